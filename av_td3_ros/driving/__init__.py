@@ -1,0 +1,1 @@
+"""Driving without ROS: routes, the policy's observation, reward, endings, limits and metrics."""

@@ -1,0 +1,70 @@
+# Everything runs from .venv, which `make setup` builds: no root, no system package, no `source`.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+STEP := @requirements/step $(VENV)
+PINS := $(addprefix requirements/,ros-jazzy.txt build.txt run.txt dev.txt)
+MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs,\
+	$(addprefix ros2_ws/src/$(p)/,package.xml CMakeLists.txt msg/* srv/*)))
+
+# A sourced ROS installation must not leak into the virtual environment.
+unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMPS)/project  ## Build .venv: ROS 2, torch, the messages, this project
+
+train: setup  ## Train in the embedded simulator and report; options by ARGS="--steps 2000 --seed 7"
+	@$(BIN)/av-td3 train $(ARGS)
+
+test: setup lint  ## Lint, then run every test; options by ARGS="-k replay"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup  ## Run every benchmark; results in benchmarks/results
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove what setup built (runs stay)
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMPS)/venv:
+	@requirements/check-machine '$(PYTHON)'
+	$(STEP) 'creating $(VENV)' '$(PYTHON)' -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/requirements: $(STAMPS)/venv $(PINS)
+	$(STEP) 'installing ROS 2, torch and the rest from PyPI' $(BIN)/python -m pip install \
+		--disable-pip-version-check --retries 2 $(addprefix -r ,$(PINS))
+	@touch $@
+
+$(STAMPS)/underlay: $(STAMPS)/requirements requirements/relocate.py
+	$(STEP) 'making $(VENV) an ament underlay' $(BIN)/python requirements/relocate.py
+	@touch $@
+
+$(STAMPS)/messages: $(STAMPS)/underlay $(MESSAGES)
+	$(STEP) 'building the messages with colcon' env 'PATH=$(abspath $(BIN)):$(PATH)' \
+		VIRTUAL_ENV=$(abspath $(VENV)) AMENT_PREFIX_PATH=$(abspath $(VENV)) \
+		CMAKE_PREFIX_PATH=$(abspath $(VENV)) \
+		colcon --log-base $(VENV)/log build --base-paths ros2_ws/src --merge-install \
+		--packages-select av_td3_msgs carla_msgs ackermann_msgs \
+		--build-base $(VENV)/build --install-base $(VENV) --cmake-args -DBUILD_TESTING=OFF
+	@touch $@
+
+$(STAMPS)/project: $(STAMPS)/messages pyproject.toml
+	$(STEP) 'installing av_td3_ros' $(BIN)/python -m pip install \
+		--disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

@@ -1,0 +1,189 @@
+"""The configuration of a session: every node's settings, by node, checked before anything runs."""
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from av_td3_ros.nodes.control_node import ControlSettings
+from av_td3_ros.nodes.environment_node import EnvironmentSettings
+from av_td3_ros.nodes.learner_node import LearnerSettings
+from av_td3_ros.nodes.policy_node import PolicySettings
+from av_td3_ros.nodes.recorder_node import RecorderSettings
+from av_td3_ros.nodes.simulator_node import SimulatorSettings
+from av_td3_ros.paths import config_directory
+from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
+from av_td3_ros.settings import described_fields, from_mapping
+
+SETTINGS: dict[str, type[Any]] = {
+    'simulator_node': SimulatorSettings,
+    'environment_node': EnvironmentSettings,
+    'policy_node': PolicySettings,
+    'control_node': ControlSettings,
+    'recorder_node': RecorderSettings,
+    'learner_node': LearnerSettings,
+}
+Values = dict[str, Any]
+
+
+class Config:
+    """Hold the settings of all nodes as {node: {dotted key: value}}, complete and checked."""
+
+    def __init__(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check `values` and fill in the defaults; raise ValueError naming node and key."""
+        unknown = sorted(set(values) - set(SETTINGS))
+        if unknown:
+            raise ValueError(f'config: unknown node {unknown[0]!r}, known: {", ".join(SETTINGS)}')
+        self.settings = {
+            node: from_mapping(kind, from_ros(dict(values.get(node, {}))), node)
+            for node, kind in SETTINGS.items()}
+
+    @classmethod
+    def shipped(cls) -> Config:
+        """Return the configuration of the files in config/."""
+        return cls({node: read_node_file(config_directory() / f'{node}.yaml')
+                    for node in SETTINGS})
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Return the configuration that a run left; raise ValueError when it is not one."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+            return cls({key.rpartition('/')[2]: _flat(section['ros__parameters'])
+                        for key, section in content.items()})
+        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+            raise ValueError(f'{path} is no configuration of a session: {error!r}') from error
+
+    def values(self) -> dict[str, Values]:
+        """Return {node: {dotted key: value}} as parameter files hold them."""
+        return {node: to_ros(settings) for node, settings in self.settings.items()}
+
+    def with_values(self, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+        """Return a configuration with some settings changed; raise ValueError as the first did."""
+        values = self.values()
+        for node, changed in changes.items():
+            values.setdefault(node, {}).update(changed)
+        return Config(values)
+
+    def with_options(self, options: Iterable[str]) -> Config:
+        """
+        Return a configuration with `NODE.KEY=VALUE` options applied.
+
+        NODE may be left out where the key tells: `network.features=256` then holds for every node
+        that has that key. Values are YAML. Raises ValueError naming the option.
+        """
+        changes: dict[str, Values] = {}
+        for option in options:
+            key, equals, text = option.partition('=')
+            if not equals:
+                raise ValueError(f'--config {option}: write KEY=VALUE')
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(f'--config {option}: {text!r} is no YAML value') from error
+            for node, name in _nodes_with(key):
+                changes.setdefault(node, {})[name] = NONE if value is None else value
+        return self.with_values(changes)
+
+    def write(self, path: Path, header: str) -> None:
+        """Write one ROS parameter file for all nodes."""
+        document = {f'/**/{node}': {'ros__parameters': _nested(values)}
+                    for node, values in self.values().items()}
+        comment = ''.join(f'# {line}\n' for line in header.splitlines())
+        path.write_text(comment + yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
+
+
+def read_node_file(path: Path) -> Values:
+    """Return the parameters of one node's YAML file as {dotted key: value}."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        (section,) = content.values()
+        return _flat(section['ros__parameters'])
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f'{path} is no ROS parameter file of one node: {error!r}') from error
+
+
+def described_file(node: str) -> str:
+    """Return the text of config/NODE.yaml: every key with its default, meaning and range."""
+    lines = ['# Every parameter of this node, at its default.', '/**:', '  ros__parameters:']
+    defaults = to_ros(SETTINGS[node]())
+    opened: list[str] = []
+    for key, _, about in described_fields(SETTINGS[node]):
+        *groups, name = key.split('.')
+        while opened != groups[:len(opened)]:
+            opened.pop()
+        for part in groups[len(opened):]:
+            lines.append(f'{"  " * (len(opened) + 2)}{part}:')
+            opened.append(part)
+        indent = '  ' * (len(groups) + 2)
+        meaning = about.description + _allowed(about.minimum, about.maximum, about.choices)
+        lines += [f'{indent}# {line}' for line in textwrap.wrap(meaning, 96 - len(indent))]
+        value = yaml.safe_dump(defaults[key], default_flow_style=True).split('\n...')[0].strip()
+        lines.append(f'{indent}{name}: {value}')
+    return '\n'.join(lines) + '\n'
+
+
+def _allowed(minimum: float | None, maximum: float | None, choices: tuple[Any, ...] | None) -> str:
+    if choices is not None:
+        return f' ({" | ".join(map(str, choices))})'
+    if minimum is None and maximum is None:
+        return ''
+    if maximum is None:
+        return f' (at least {minimum:g})'
+    return f' (at most {maximum:g})' if minimum is None else f' ({minimum:g} to {maximum:g})'
+
+
+def _nodes_with(key: str) -> list[tuple[str, str]]:
+    node, _, name = key.partition('.')
+    known = {one: [name for name, _, _ in described_fields(kind)]
+             for one, kind in SETTINGS.items()}
+    if node in known:
+        return [(node, name)]  # from_mapping says what is wrong with the name
+    found = [(one, key) for one, names in known.items() if key in names]
+    if not found:
+        every = [name for one, names in known.items() for name in (*names, *(
+            f'{one}.{name}' for name in names))]
+        near = difflib.get_close_matches(key, every, n=1, cutoff=0.5)
+        raise ValueError(f'--config {key}: unknown key'
+                         + (f'; did you mean {near[0]!r}?' if near else ''))
+    return found
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = '') -> Values:
+    flat: Values = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> Values:
+    nested: Values = {}
+    for key, value in flat.items():
+        *groups, name = key.split('.')
+        place = nested
+        for part in groups:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return nested
+
+
+def write_shipped() -> list[Path]:
+    """Write config/NODE.yaml of every node anew from the settings; return the files."""
+    written = []
+    for node in SETTINGS:
+        path = config_directory() / f'{node}.yaml'
+        path.write_text(described_file(node), encoding='utf-8')
+        written.append(path)
+    return written
+
+
+if __name__ == '__main__':
+    for file in write_shipped():
+        print(file)

@@ -1,0 +1,472 @@
+"""Draw what a run folder holds: learning, losses, policy, evaluation and driven paths."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from av_td3_ros.cli.progress import MEAN_OF, drivers, interval, number, shown_metrics
+
+# The colours of Okabe and Ito: told apart by readers with any colour vision.
+BLUE, ORANGE, GREEN, RED = '#0072b2', '#e69f00', '#009e73', '#d55e00'
+PURPLE, SKY, GREY = '#cc79a7', '#56b4e9', '#7f8794'
+DRIVER_COLOURS = {'untrained': GREY, 'learned': BLUE, 'pursuit': ORANGE}
+# How an episode ended: colour, marker and words.
+ENDINGS = {
+    'route_completed': (GREEN, 'o', 'route completed'),
+    'time_limit': (SKY, 's', 'time limit'),
+    'off_road': (RED, 'X', 'off the road'),
+    'collision': (PURPLE, 'P', 'collision'),
+    'stuck': (ORANGE, 'D', 'stuck'),
+}
+LANE_WIDTH = 3.5            # m, drawn where the map gives no width
+LANE_SPACING = 2.0          # m between the points that lanes are drawn from
+MAP_FOLDER = Path(__file__).resolve().parents[2] / 'config' / 'maps'
+STYLE: dict[str, Any] = {
+    'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.dpi': 110,
+    'font.family': 'DejaVu Sans', 'font.size': 10,
+    'axes.titlesize': 11, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
+    'axes.labelcolor': '#3a4250', 'axes.edgecolor': '#c4cad3', 'axes.spines.top': False,
+    'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
+    'grid.color': '#e8ebf0', 'grid.linewidth': 0.8, 'xtick.color': '#5a6372',
+    'ytick.color': '#5a6372', 'text.color': '#1c2330', 'legend.framealpha': 0.85,
+    'legend.edgecolor': 'none', 'legend.fontsize': 9, 'lines.linewidth': 1.8,
+    'lines.solid_capstyle': 'round',
+    'figure.constrained_layout.h_pad': 0.11, 'figure.constrained_layout.w_pad': 0.11,
+}
+
+Records = list[dict[str, Any]]
+
+
+def read_metrics(run: str | Path) -> tuple[Records, Records]:
+    """
+    Return (learner records, episode records) of RUN/metrics.jsonl, in the order written.
+
+    A line that is no JSON object, such as the last one of a run that was killed, is left out; a
+    missing file gives two empty lists.
+    """
+    path = Path(run) / 'metrics.jsonl'
+    records: dict[str, Records] = {'learner': [], 'episode': []}
+    if path.is_file():
+        for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(record, dict) and record.get('kind') in records:
+                records[record['kind']].append(record)
+    return records['learner'], records['episode']
+
+
+def read_evaluation(run: str | Path) -> dict[str, Any]:
+    """
+    Return RUN/evaluation.json, empty when there is none yet.
+
+    Raises ValueError naming the file when it holds no JSON object.
+    """
+    path = Path(run) / 'evaluation.json'
+    if not path.is_file():
+        return {}
+    try:
+        evaluation = json.loads(path.read_text(encoding='utf-8'))
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path} is not JSON ({error}); evaluate the run again') from error
+    if not isinstance(evaluation, dict):
+        raise ValueError(f'{path} holds a {type(evaluation).__name__}, expected a JSON object; '
+                         f'evaluate the run again')
+    return evaluation
+
+
+def draw_all(run: str | Path) -> list[Path]:
+    """Draw every plot of a run into RUN/plots and return the files."""
+    return [draw(run) for draw in (draw_learning_curve, draw_losses, draw_policy,
+                                   draw_evaluation, draw_paths)]
+
+
+def draw_learning_curve(run: str | Path) -> Path:
+    """Draw return and route completion of every training episode over the transitions."""
+    _, episodes = read_metrics(run)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 6.4), layout='constrained')
+        above, below = figure.subplots(2, 1, sharex=True)
+        _episode_curve(above, episodes, 'return', 'Return of an episode', 1.0)
+        _episode_curve(below, episodes, 'route_completion', 'Route completion [%]', 100.0)
+        below.set_ylim(-4, 104)
+        below.set_xlabel('transitions')
+        _count_axis(below)
+        present = [name for name in ENDINGS
+                   if any(record.get('result') == name for record in episodes)]
+        handles: list[Any] = [
+            Line2D([], [], linestyle='', marker=ENDINGS[name][1], color=ENDINGS[name][0],
+                   label=ENDINGS[name][2]) for name in present]
+        if episodes:
+            handles.append(Line2D([], [], color=BLUE, linewidth=2.4,
+                                  label=f'mean of {MEAN_OF} episodes'))
+            figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+        return _save(figure, run, 'learning_curve')
+
+
+def draw_losses(run: str | Path) -> Path:
+    """Draw losses, Q values and gradient norms over the updates."""
+    learner, _ = read_metrics(run)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 7.2), layout='constrained')
+        panels = figure.subplots(2, 2, sharex=True)
+        critic, actor, q_values, norms = panels.flat
+        _lines(critic, learner, {'critic_loss': ('critic loss', BLUE)}, log=True)
+        critic.set_title('Critic loss')
+        _lines(actor, learner, {'actor_loss': ('actor loss', ORANGE)})
+        actor.set_title('Actor loss')
+        _lines(q_values, learner, {
+            'q1_mean': ('Q1', BLUE), 'q2_mean': ('Q2', SKY), 'target_q_mean': ('target', GREEN),
+            'q_policy_mean': ('under the policy', RED)}, bands={'q1_mean': 'q1_std'})
+        q_values.set_title('Q values of a batch (band: Q1 ± its deviation)')
+        _lines(norms, learner, {
+            'critic_grad_norm': ('critic', BLUE), 'critic_cnn_grad_norm': ('critic CNN', SKY),
+            'critic_grad_norm_clipped': ('critic, clipped', BLUE),
+            'actor_grad_norm': ('actor', RED), 'actor_cnn_grad_norm': ('actor CNN', ORANGE),
+            'actor_grad_norm_clipped': ('actor, clipped', RED)}, log=True)
+        norms.set_title('Gradient norms')
+        for panel in panels[1]:
+            panel.set_xlabel('updates')
+            _count_axis(panel)
+        return _save(figure, run, 'losses')
+
+
+def draw_policy(run: str | Path) -> Path:
+    """Draw how far the actions saturate, which policy version there was, its age and the rate."""
+    learner, _ = read_metrics(run)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 7.2), layout='constrained')
+        panels = figure.subplots(2, 2)
+        saturation, version, rate, age = panels.flat
+        _lines(saturation, learner, {'saturated_fraction': ('', RED)}, scale=100.0)
+        saturation.set_title('Saturated actions of a batch [%]')
+        _share_limits(saturation)
+        _lines(version, learner, {'policy_version': ('', BLUE)}, x='transitions',
+               smooth=False)
+        version.set_title('Newest policy version')
+        _lines(rate, learner, {'updates_per_second': ('', GREEN)}, x='wall_time')
+        rate.set_title('Updates per second')
+        aged = [{'wall_time': when, 'age': since} for when, since in _policy_age(learner)]
+        _lines(age, aged, {'age': ('', PURPLE)}, x='wall_time', smooth=False)
+        age.set_title('Age of the newest policy [s]')
+        for panel, label in ((saturation, 'updates'), (version, 'transitions'),
+                             (rate, 'wall time [s]'), (age, 'wall time [s]')):
+            panel.set_xlabel(label)
+            _count_axis(panel)
+        for panel in (rate, age):
+            panel.set_ylim(bottom=0)
+        return _save(figure, run, 'policy')
+
+
+def draw_evaluation(run: str | Path) -> Path:
+    """Draw every metric of the evaluation, drivers compared, with 95 % intervals."""
+    evaluation = read_evaluation(run)
+    compared, metrics = drivers(evaluation), shown_metrics(evaluation)
+    with matplotlib.rc_context(STYLE):
+        if not metrics:
+            return _save(_empty_figure('Drivers compared'), run, 'evaluation')
+        columns = 2 if len(metrics) <= 4 else 3
+        rows = max(1, math.ceil(len(metrics) / columns))
+        height = 0.8 + 0.36 * max(len(compared), 2)
+        figure = Figure(figsize=(11, 0.6 + height * rows), layout='constrained')
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for panel in panels.flat[len(metrics):]:
+            panel.set_axis_off()
+        for panel, metric in zip(panels.flat, metrics, strict=False):
+            scale = 100.0 if metric.percent else 1.0
+            ends = [0.0]
+            for place, (name, driver) in enumerate(compared.items()):
+                middle, low, high = interval(driver, metric.key)
+                text = metric.text(middle)
+                if middle is not None:
+                    colour = DRIVER_COLOURS.get(name, PURPLE)
+                    panel.barh(place, scale * middle, height=0.62, color=colour, alpha=0.85)
+                    ends.append(scale * middle)
+                    if low is not None and high is not None:
+                        panel.plot([scale * low, scale * high], [place, place], color='#1c2330',
+                                   linewidth=1.4, marker='|', markersize=7)
+                        ends += [scale * low, scale * high]
+                end = max(scale * (value or 0.0) for value in (middle, high, 0.0))
+                panel.annotate(text, (end, place), xytext=(6, 0), textcoords='offset points',
+                               va='center', fontsize=9, fontweight='bold')
+            panel.set_yticks(range(len(compared)), list(compared))
+            panel.set_ylim(len(compared) - 0.5, -0.5)
+            panel.grid(False, axis='y')
+            low_end, high_end = min(ends), max([*ends, 100.0] if metric.percent else ends)
+            span = max(high_end - low_end, 1e-9)
+            panel.set_xlim(low_end - (0.05 * span if low_end < 0 else 0), high_end + 0.2 * span)
+            if low_end < 0:
+                panel.axvline(0, color='#c4cad3', linewidth=0.8)
+            panel.set_title(metric.title[0].upper() + metric.title[1:])
+            panel.xaxis.set_major_locator(MaxNLocator(5))
+        figure.supxlabel(_evaluation_note(evaluation), fontsize=9, color='#5a6372')
+        return _save(figure, run, 'evaluation')
+
+
+def draw_paths(run: str | Path) -> Path:
+    """Draw the paths of the evaluation over the map's lanes, coloured by speed, ends marked."""
+    evaluation = read_evaluation(run)
+    by_place: dict[tuple[str, str], Records] = {}
+    for name, driver in drivers(evaluation).items():
+        for episode in driver.get('episodes') or ():
+            if len(episode.get('path') or ()) > 0:
+                where = str(episode.get('map') or evaluation.get('map') or '')
+                by_place.setdefault((where, name), []).append(episode)
+    maps = list(dict.fromkeys(where for where, _ in by_place))
+    names = [name for name in drivers(evaluation) if any(name == one for _, one in by_place)]
+    with matplotlib.rc_context({**STYLE, 'axes.grid': False}):
+        if not by_place:
+            return _save(_empty_figure('Driven paths'), run, 'paths')
+        figure = Figure(figsize=(1.2 + 4.4 * len(names), 0.9 + 4.2 * len(maps)),
+                        layout='constrained')
+        panels = figure.subplots(len(maps), len(names), squeeze=False)
+        fastest = max((float(path[:, 2].max()) for episodes in by_place.values()
+                       for episode in episodes if len(path := _path(episode)) > 0), default=1.0)
+        colours = Normalize(0.0, max(1.0, fastest))
+        seen: set[str] = set()
+        for row, where in enumerate(maps):
+            lanes = lane_strips(where)
+            bounds = _bounds(episode for (place, _), group in by_place.items()
+                             if place == where for episode in group)
+            for column, name in enumerate(names):
+                panel = panels[row, column]
+                episodes = by_place.get((where, name), [])
+                if lanes is not None:
+                    # Without antialiasing: neighbouring strips would show their seams.
+                    panel.add_collection(PolyCollection(
+                        list(lanes), facecolors='#e3e6eb', edgecolors='#e3e6eb', linewidths=0.3,
+                        antialiaseds=False, zorder=1))
+                for episode in episodes:
+                    seen.add(_draw_path(panel, episode, colours))
+                done = sum(episode.get('result') == 'route_completed' for episode in episodes)
+                panel.set_title(f'{name} on {where}' if where else name)
+                panel.text(1.0, 1.01, f'{done} of {len(episodes)} completed', fontsize=9,
+                           transform=panel.transAxes, ha='right', va='bottom', color='#5a6372')
+                panel.set_aspect('equal')
+                panel.set_xlim(*bounds[0])
+                panel.set_ylim(*bounds[1])
+                panel.set_xlabel('x [m]')
+                panel.set_ylabel('y [m]')
+                for spine in panel.spines.values():
+                    spine.set_visible(True)
+        scale = matplotlib.cm.ScalarMappable(colours, 'viridis')
+        figure.colorbar(scale, ax=panels, label='speed [m/s]', shrink=0.8, pad=0.01, aspect=30)
+        figure.legend(handles=[_start_handle(), *_ending_handles(seen)],
+                      loc='outside lower center', ncols=len(seen) + 1)
+        return _save(figure, run, 'paths')
+
+
+def lane_strips(map_name: str) -> np.ndarray[Any, Any] | None:
+    """
+    Return the road surface of a map as rectangles (N, 4, 2) in m, None when it cannot be read.
+
+    `map_name` is a map of config/maps or an OpenDRIVE file.
+    """
+    candidates = (Path(map_name), MAP_FOLDER / f'{map_name}.xodr', MAP_FOLDER / map_name)
+    path = next((one for one in candidates if map_name and one.is_file()), None)
+    if path is None:
+        return None
+    try:
+        from av_td3_ros.driving.road_map import RoadMap
+        poses = RoadMap.from_file(path).sample_lane_points(LANE_SPACING)
+        lanes = np.array([(pose.x, pose.y, pose.yaw) for pose in poses], dtype=np.float64)
+    except (ImportError, ValueError, OSError):
+        return None         # the paths are worth seeing without the road under them
+    if len(lanes) == 0:
+        return None
+    along = np.stack([np.cos(lanes[:, 2]), np.sin(lanes[:, 2])], axis=1) * LANE_SPACING
+    aside = np.stack([-np.sin(lanes[:, 2]), np.cos(lanes[:, 2])], axis=1) * 0.5 * LANE_WIDTH
+    middle = lanes[:, :2]
+    return np.stack([middle - along - aside, middle + along - aside, middle + along + aside,
+                     middle - along + aside], axis=1)
+
+
+def running_mean(values: Sequence[float] | np.ndarray[Any, Any],
+                 window: int = MEAN_OF) -> np.ndarray[Any, Any]:
+    """Return the mean of each value and the up to `window` - 1 values before it."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(0, ends - window)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+
+
+def _episode_curve(axes: Axes, episodes: Records, key: str, title: str, scale: float) -> None:
+    axes.set_title(title)
+    points = [(x, scale * y, str(record.get('result', ''))) for record in episodes
+              if (x := number(record, 'transitions')) is not None
+              and (y := number(record, key)) is not None and math.isfinite(y)]
+    if not points:
+        _no_data(axes)
+        return
+    for result in dict.fromkeys(point[2] for point in points):
+        colour, marker, _ = ENDINGS.get(result, (GREY, '.', ''))
+        some = [point for point in points if point[2] == result]
+        axes.scatter([point[0] for point in some], [point[1] for point in some], s=22,
+                     color=colour, marker=marker, alpha=0.55, linewidths=0, zorder=2)
+    axes.plot([point[0] for point in points], running_mean([point[1] for point in points]),
+              color=BLUE, linewidth=2.4, zorder=3)
+
+
+def _lines(axes: Axes, records: Records, series: Mapping[str, tuple[str, str]], *,
+           x: str = 'updates', scale: float = 1.0, smooth: bool = True, log: bool = False,
+           bands: Mapping[str, str] | None = None) -> None:
+    """Draw series {key: (label, colour)} with their running mean, `bands` {key: key of std}."""
+    smallest = math.inf
+    for key, (label, colour) in series.items():
+        spread_key = (bands or {}).get(key, '')
+        rows = [(at, value, _metric(record, spread_key)) for record in records
+                if (at := number(record, x)) is not None
+                and (value := _metric(record, key)) is not None and math.isfinite(value)]
+        if not rows:
+            continue
+        points = scale * np.array([row[1] for row in rows])
+        at_x = np.array([row[0] for row in rows])
+        smallest = min(smallest, float(points.min()))
+        clipped = key.endswith('_clipped')
+        smooth_here = smooth and len(points) > MEAN_OF
+        if smooth_here and not clipped:
+            axes.plot(at_x, points, color=colour, alpha=0.28, linewidth=1.0, zorder=2)
+        # One record alone would be a line without length.
+        axes.plot(at_x, running_mean(points) if smooth_here else points, color=colour,
+                  label=label, marker='o' if len(points) == 1 else '', zorder=3,
+                  drawstyle='default' if smooth else 'steps-post',
+                  linestyle=':' if clipped else '-')
+        spread = scale * np.array([row[2] for row in rows], dtype=np.float64)
+        if spread_key and np.isfinite(spread).any():
+            axes.fill_between(at_x, points - spread, points + spread, color=colour, alpha=0.09,
+                              linewidth=0)
+    if smallest == math.inf:
+        _no_data(axes)
+        return
+    if log and smallest > 0:
+        axes.set_yscale('log')
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if len(series) > 1:
+        axes.legend(ncols=2)
+
+
+def _metric(record: Mapping[str, Any], key: str) -> float | None:
+    metrics = record.get('metrics')
+    if isinstance(metrics, Mapping) and key in metrics:
+        return number(metrics, key)
+    return number(record, key)
+
+
+def _policy_age(learner: Records) -> list[tuple[float, float]]:
+    ages, version, since = [], None, 0.0
+    for record in learner:
+        now, newest = number(record, 'wall_time'), number(record, 'policy_version')
+        if now is None or newest is None:
+            continue
+        if newest != version:
+            version, since = newest, now
+        ages.append((now, now - since))
+    return ages
+
+
+def _draw_path(axes: Axes, episode: Mapping[str, Any], colours: Normalize) -> str:
+    path = _path(episode)
+    ending = str(episode.get('result', ''))
+    colour, marker, _ = ENDINGS.get(ending, (GREY, '.', ''))
+    if len(path) > 1:
+        points = path[:, :2].reshape(-1, 1, 2)
+        segments = np.concatenate([points[:-1], points[1:]], axis=1)
+        lines = LineCollection(list(segments), cmap='viridis', norm=colours, linewidths=2.0,
+                               zorder=2, capstyle='round')
+        lines.set_array(path[:-1, 2])
+        axes.add_collection(lines)
+    if len(path) > 0:
+        axes.plot(*path[0, :2], marker='o', markersize=4.5, markerfacecolor='white',
+                  markeredgecolor='#1c2330', zorder=3)
+        axes.plot(*path[-1, :2], marker=marker, markersize=8, color=colour,
+                  markeredgecolor='white', markeredgewidth=0.8, zorder=4)
+    return ending
+
+
+def _path(episode: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    try:
+        path = np.array(episode.get('path') or (), dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty((0, 3))
+    if path.ndim != 2 or path.shape[1] < 3:
+        return np.empty((0, 3))
+    return path[np.isfinite(path[:, :3]).all(axis=1), :3]
+
+
+def _bounds(episodes: Iterable[Mapping[str, Any]]) -> tuple[tuple[float, float],
+                                                            tuple[float, float]]:
+    points = np.concatenate([_path(episode)[:, :2] for episode in episodes])
+    if len(points) == 0:
+        return (-50.0, 50.0), (-50.0, 50.0)
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, max(25.0, 0.55 * float((high - low).max()))
+    return ((middle[0] - half, middle[0] + half), (middle[1] - half, middle[1] + half))
+
+
+def _start_handle() -> Line2D:
+    return Line2D([], [], linestyle='', marker='o', markersize=4.5, markerfacecolor='white',
+                  markeredgecolor='#1c2330', label='start')
+
+
+def _ending_handles(seen: Iterable[str]) -> list[Line2D]:
+    present = set(seen)
+    return [Line2D([], [], linestyle='', marker=marker, color=colour, markersize=8, label=words)
+            for name, (colour, marker, words) in [
+                *ENDINGS.items(), *((one, (GREY, '.', one or 'unknown end'))
+                                    for one in sorted(present - set(ENDINGS)))]
+            if name in present]
+
+
+def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
+    count = max(len(driver.get('episodes') or ()) for driver in drivers(evaluation).values())
+    where = f'map {evaluation["map"]}, ' if evaluation.get('map') else ''
+    return f'{where}{count} episodes a driver; lines: 95 % intervals'
+
+
+def _empty_figure(title: str) -> Figure:
+    figure = Figure(figsize=(9.5, 3), layout='constrained')
+    axes = figure.subplots()
+    axes.set_title(title)
+    _no_data(axes)
+    return figure
+
+
+def _no_data(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, 'no data yet', transform=axes.transAxes, ha='center', va='center',
+              color=GREY, fontsize=12)
+
+
+def _share_limits(axes: Axes) -> None:
+    axes.set_ylim(-2, max(10.0, 1.1 * axes.get_ylim()[1]))
+
+
+def _count_axis(axes: Axes) -> None:
+    if axes.get_xticks().size:
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.0f}'))
+
+
+def _save(figure: Figure, run: str | Path, name: str) -> Path:
+    path = Path(run) / 'plots' / f'{name}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No pyplot: its global figures are not for threads, and nothing has to be closed here.
+    FigureCanvasAgg(figure)
+    figure.savefig(path, metadata={'Title': name})
+    return path

@@ -1,0 +1,115 @@
+"""The last word on an action: limits, and the mapping to a vehicle's own command."""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from av_td3_ros.settings import setting
+
+Action = npt.NDArray[np.float32]
+"""float32[2]: steer (+ = left) and acceleration (- = brake), both in [-1, 1]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandSettings:
+    """Limit what reaches the vehicle."""
+
+    speed_limit: float = setting(
+        11.0, 'speed in m/s that the vehicle is kept under', minimum=0.5, maximum=60.0)
+    speed_fade: float = setting(
+        1.0, 'm/s below the speed limit over which acceleration fades to nothing; as far above '
+        'it braking reaches overspeed_brake', minimum=0.1, maximum=10.0)
+    overspeed_brake: float = setting(
+        0.3, 'braking above the speed limit, 0 to 1', minimum=0.0, maximum=1.0)
+    steering_rate: float = setting(
+        5.0, 'largest change of steer per second; 2 is from full right to full left in 1 s',
+        minimum=0.1, maximum=1000.0)
+    stop_brake: float = setting(
+        0.6, 'braking of a controlled stop, 0 to 1', minimum=0.05, maximum=1.0)
+    stop_hold: float = setting(
+        1.0, 'time in s that a controlled stop holds the steering before it centres it',
+        minimum=0.0, maximum=60.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CarlaCommand:
+    """
+    Hold what CarlaEgoVehicleControl holds: throttle and brake in [0, 1], steer + = right.
+
+    Throttle and brake are never both above 0, and reverse is never set: braking with reverse
+    throttle would drive backwards.
+    """
+
+    throttle: float
+    steer: float
+    brake: float
+    hand_brake: bool = False
+    reverse: bool = False
+
+
+def limit_action(action: npt.ArrayLike, previous_applied: npt.ArrayLike, speed: float, dt: float,
+                 settings: CommandSettings) -> Action:
+    """
+    Return what of an action is applied, float32[2], given the one applied `dt` s before.
+
+    Clips to [-1, 1], limits the steering rate, and keeps the speed (m/s) under its limit. An
+    action of another shape or with numbers that are not finite, or a speed that is not finite,
+    becomes the start of a controlled stop.
+    """
+    wanted = np.asarray(action, dtype=np.float64)
+    if wanted.shape != (2,) or not np.isfinite(wanted).all() or not math.isfinite(speed):
+        return brake_action(previous_applied, 0.0, dt, settings)
+    steer, acceleration = _clip(float(wanted[0])), _clip(float(wanted[1]))
+    steer = _turn(_steer_of(previous_applied), steer, dt, settings)
+    over = (speed - settings.speed_limit) / settings.speed_fade
+    if over > 0.0:
+        acceleration = min(acceleration, -settings.overspeed_brake * min(over, 1.0))
+    elif acceleration > 0.0:
+        acceleration *= min(-over, 1.0)
+    return np.array((steer, acceleration), dtype=np.float32)
+
+
+def brake_action(previous_applied: npt.ArrayLike = (0.0, 0.0), elapsed: float = 0.0,
+                 dt: float = 0.05, settings: CommandSettings | None = None) -> Action:
+    """
+    Return the action of a controlled stop that began `elapsed` s ago, float32[2].
+
+    The steering is first held, so that a vehicle in a curve stays in it, then centred. `dt` is the
+    time in s since `previous_applied` was applied.
+    """
+    settings = settings or CommandSettings()
+    steer = _steer_of(previous_applied)
+    if elapsed >= settings.stop_hold:
+        steer = _turn(steer, 0.0, dt, settings)
+    return np.array((steer, -settings.stop_brake), dtype=np.float32)
+
+
+def to_carla(applied: npt.ArrayLike) -> CarlaCommand:
+    """Map an applied action to CARLA's command; raises ValueError when it is not finite."""
+    steer, acceleration = (float(one) for one in np.asarray(applied, dtype=np.float64))
+    if not math.isfinite(steer + acceleration):
+        raise ValueError(f'action ({steer}, {acceleration}) is not finite; limit it first')
+    steer, acceleration = _clip(steer), _clip(acceleration)
+    # Adding 0 turns -0 into 0, which is what people expect to read.
+    return CarlaCommand(throttle=max(acceleration, 0.0), steer=-steer + 0.0,
+                        brake=max(-acceleration, 0.0) + 0.0)
+
+
+def _steer_of(previous_applied: npt.ArrayLike) -> float:
+    """Return the steer applied before, 0 where it is not a number."""
+    steer = float(np.asarray(previous_applied, dtype=np.float64)[0])
+    return _clip(steer) if math.isfinite(steer) else 0.0
+
+
+def _turn(before: float, wanted: float, dt: float, settings: CommandSettings) -> float:
+    """Return `wanted`, or as much of the way to it as the steering rate allows in `dt` s."""
+    # After a time jump or without a time there is nothing the rate could allow.
+    most = settings.steering_rate * dt if dt > 0.0 else 0.0
+    return min(max(wanted, before - most), before + most)
+
+
+def _clip(value: float) -> float:
+    return min(max(value, -1.0), 1.0)

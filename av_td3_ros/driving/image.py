@@ -1,0 +1,92 @@
+"""From a camera's bytes to the small grey frame that the policy sees."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Frame = npt.NDArray[np.uint8]
+
+CHANNELS = {'bgra8': 4, 'rgba8': 4, 'bgr8': 3, 'rgb8': 3, 'mono8': 1}
+TO_GREY = {'bgra8': cv2.COLOR_BGRA2GRAY, 'rgba8': cv2.COLOR_RGBA2GRAY,
+           'bgr8': cv2.COLOR_BGR2GRAY, 'rgb8': cv2.COLOR_RGB2GRAY}
+
+
+class ImageError(ValueError):
+    """An image that cannot be read as what it says it is."""
+
+
+def decode_image(data: Any, height: int, width: int, encoding: str, step: int = 0) -> Frame:
+    """
+    View a raw image's bytes as uint8 (height, width, channels), without copying them.
+
+    `data` is anything with a buffer (bytes, memoryview, array.array, numpy array); `step` is the
+    length of a row in bytes with its padding, 0 for rows without any. mono8 has one channel.
+    Raises ImageError for an unknown encoding and for sizes that do not fit the data.
+    """
+    channels = CHANNELS.get(encoding)
+    if channels is None:
+        raise ImageError(f'image encoding {encoding!r} is not supported; '
+                         f'publish one of {", ".join(CHANNELS)}')
+    if height < 1 or width < 1:
+        raise ImageError(f'{encoding} image of {width}x{height} has no pixels')
+    row = width * channels
+    step = step or row
+    if step < row:
+        raise ImageError(f'{encoding} image of {width}x{height}: rows of {step} bytes are shorter '
+                         f'than {width} pixels of {channels} bytes')
+    flat = _as_bytes(data)
+    # Some drivers leave out the padding of the last row.
+    needed = step * (height - 1) + row
+    if flat.size < needed:
+        raise ImageError(f'{encoding} image of {width}x{height} with rows of {step} bytes needs '
+                         f'{needed} bytes, got {flat.size}')
+    return np.ndarray((height, width, channels), np.uint8, flat, 0, (step, channels, 1))
+
+
+def decode_compressed(data: Any) -> Frame:
+    """
+    Decode a JPEG or PNG file's bytes to uint8 (H, W, 3) bgr8.
+
+    Raises ImageError when they are not such a file.
+    """
+    flat = _as_bytes(data)
+    image = cv2.imdecode(flat, cv2.IMREAD_COLOR) if flat.size else None
+    if image is None:
+        raise ImageError(f'compressed image of {flat.size} bytes beginning with '
+                         f'{flat[:4].tobytes()!r} is neither JPEG nor PNG, or is cut off')
+    return image.view(np.uint8)
+
+
+def to_observation_frame(image: Frame, encoding: str, size: int = 84) -> Frame:
+    """
+    Return the image as a grey frame, uint8 (size, size), by area interpolation.
+
+    `image` is (H, W, channels) as `decode_image` returns it; (H, W) will do for mono8. Raises
+    ImageError when its shape does not fit the encoding.
+    """
+    channels = CHANNELS.get(encoding)
+    if channels is None:
+        raise ImageError(f'image encoding {encoding!r} is not supported; '
+                         f'use one of {", ".join(CHANNELS)}')
+    if (image.shape[2] if image.ndim == 3 else 1) != channels or image.ndim not in (2, 3):
+        raise ImageError(f'an image of shape {_shape_text(image.shape)} is not {encoding}, which '
+                         f'has {channels} channels')
+    # Grey before small: one channel to interpolate instead of four.
+    grey = image if channels == 1 else cv2.cvtColor(image, TO_GREY[encoding])
+    small = cv2.resize(grey.reshape(grey.shape[:2]), (size, size), interpolation=cv2.INTER_AREA)
+    return small.view(np.uint8)
+
+
+def _as_bytes(data: Any) -> Frame:
+    """Return any contiguous buffer as a flat uint8 array that shares its memory."""
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return np.frombuffer(data, np.uint8)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return 'x'.join(str(side) for side in shape)

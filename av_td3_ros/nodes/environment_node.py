@@ -1,0 +1,305 @@
+"""Turns camera and odometry into observations with rewards, and runs the episodes."""
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent, CarlaWorldInfo
+from geometry_msgs.msg import Pose as PoseMessage
+from geometry_msgs.msg import PoseStamped, Twist
+from nav_msgs.msg import Odometry, Path
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from av_td3_msgs.msg import EpisodeSummary, Observation
+from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
+from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner, EpisodePlanSettings
+from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
+from av_td3_ros.driving.image import decode_compressed, decode_image, to_observation_frame
+from av_td3_ros.driving.metrics import EpisodeMetrics
+from av_td3_ros.driving.pairing import Pair, PairingSettings, StampPairer
+from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.vehicle_state import Events, VehicleState
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import (
+    from_odometry,
+    to_bytes,
+    to_floats,
+    to_metrics,
+    to_nanoseconds,
+    to_pose_message,
+    to_reward_terms,
+    to_stamp,
+)
+from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.settings import group, setting
+
+ARRIVED = 2.0      # m from the start pose at which a teleport has taken place
+SLOW = 1.0         # m/s that the speed may differ from the wanted one by then
+PATH_FITS = 6.0    # m between the ends of a published path and those asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentSettings:
+    """What the environment node is told."""
+
+    vehicle: str = setting('ego_vehicle', 'name that observations carry')
+    image_transport: str = setting('raw', 'type of the camera topic',
+                                   choices=('raw', 'compressed'))
+    resets: bool = setting(True, 'teleport the vehicle to a start of its own for each episode; '
+                           'false on a real vehicle, whose route comes from outside')
+    reset_timeout: float = setting(3.0, 'wall time in s after which a reset is asked for again',
+                                   minimum=0.1, maximum=600.0)
+    first_episode: int = setting(0, 'index of the first episode', minimum=0, maximum=2**31 - 1)
+    episodes: EpisodePlanSettings = group(EpisodePlanSettings, 'starts and goals')
+    frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
+    pairing: PairingSettings = group(PairingSettings, 'image and odometry of the same time')
+    driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
+
+
+class EnvironmentNode(Node):
+    """Pairs, stacks, judges; asks the simulator for the next episode's start and goal."""
+
+    def __init__(self) -> None:
+        super().__init__('environment_node')
+        s = self.settings = declare_settings(self, EnvironmentSettings)
+        self._pairer: StampPairer = StampPairer.from_settings(s.pairing)
+        self._stack = FrameStack.from_settings(s.frame)
+        self._planner: EpisodePlanner | None = None
+        self._plan: EpisodePlan | None = None
+        self._path: np.ndarray | None = None
+        self._episode: Episode | None = None
+        self._index = s.first_episode - 1
+        self._asked_at = 0.0
+        self._impulse: float | None = None
+        self._invasions = 0
+        self._refused = Throttle()
+
+        self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
+        self._holds = self.create_publisher(Header, '~/output/hold', qos.STEP)
+        self._summaries = self.create_publisher(
+            EpisodeSummary, '~/output/episode_summary', qos.EVENT)
+        self._transforms = self.create_publisher(
+            PoseMessage, '~/output/set_transform', qos.SENSOR)
+        self._velocities = self.create_publisher(
+            Twist, '~/output/set_target_velocity', qos.SENSOR)
+        self._goals = self.create_publisher(PoseStamped, '~/output/goal', qos.SENSOR)
+
+        raw = s.image_transport == 'raw'
+        self.create_subscription(Image if raw else CompressedImage, '~/input/image',
+                                 self._on_image, qos.SENSOR)
+        self.create_subscription(Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR)
+        self.create_subscription(CarlaCollisionEvent, '~/input/collision', self._on_collision,
+                                 qos.EVENT)
+        self.create_subscription(CarlaLaneInvasionEvent, '~/input/lane_invasion',
+                                 self._on_lane_invasion, qos.EVENT)
+        self.create_subscription(Path, '~/input/path', self._on_path, qos.LATCHED)
+        if s.resets:
+            self.create_subscription(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
+                                     qos.LATCHED)
+            self.create_timer(0.25, self._ask_again)
+
+    # -- what comes in
+
+    def _on_world_info(self, message: CarlaWorldInfo) -> None:
+        """Learn the roads; episodes begin once they are known."""
+        try:
+            road_map = RoadMap.from_text(message.opendrive, message.map_name)
+            self._planner = EpisodePlanner(road_map, self.settings.episodes)
+        except ValueError as error:
+            self.get_logger().error(f'no episodes on map {message.map_name!r}: {error}')
+            return
+        self._end_episode('interrupted')
+        self._begin_reset()
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        try:
+            self._handle(self._pairer.add_image(to_nanoseconds(message.header.stamp), message))
+        except ValueError as error:
+            self._refuse('image', error)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        try:
+            vehicle = from_odometry(message)
+        except ValueError as error:
+            self._refuse('odometry', error)
+            return
+        self._handle(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
+
+    def _on_collision(self, message: CarlaCollisionEvent) -> None:
+        impulse = message.normal_impulse
+        size = math.sqrt(impulse.x**2 + impulse.y**2 + impulse.z**2)
+        if math.isfinite(size):
+            self._impulse = max(self._impulse or 0.0, size)
+
+    def _on_lane_invasion(self, message: CarlaLaneInvasionEvent) -> None:
+        self._invasions += len(message.crossed_lane_markings)
+
+    def _on_path(self, message: Path) -> None:
+        points = np.array([(one.pose.position.x, one.pose.position.y) for one in message.poses])
+        if len(points) < 2 or not np.isfinite(points).all():
+            self._refuse('path', ValueError(f'{len(points)} points or not finite'))
+            return
+        self._path = points
+        if not self.settings.resets:
+            self._end_episode('interrupted')
+
+    # -- one frame with its odometry
+
+    def _handle(self, pairs: list[Pair]) -> None:
+        for pair in pairs:
+            try:
+                frame = self._frame(pair.image)
+            except ValueError as error:
+                self._refuse('image', error)
+                self._hold(pair.odometry)
+                continue
+            try:
+                self._advance(frame, pair.odometry)
+            except ValueError as error:  # time went backwards: the episode cannot go on
+                self.get_logger().warning(f'episode {self._index} interrupted: {error}')
+                self._end_episode('interrupted')
+                self._next_episode()
+                self._hold(pair.odometry)
+
+    def _frame(self, message: Image | CompressedImage) -> np.ndarray:
+        size = self.settings.frame.size
+        if self.settings.image_transport == 'compressed':
+            return to_observation_frame(decode_compressed(message.data), 'bgr8', size)
+        image = decode_image(message.data, message.height, message.width, message.encoding,
+                             message.step)
+        return to_observation_frame(image, message.encoding, size)
+
+    def _advance(self, frame: np.ndarray, vehicle: VehicleState) -> None:
+        if self._episode is None:
+            if not self._ready(vehicle):
+                self._hold(vehicle)
+                return
+            self._episode = Episode(self.settings.driving, self._path)
+            self._index += 0 if self.settings.resets else 1
+            self._stack.restart(frame, vehicle.stamp_ns)
+            self._impulse, self._invasions = None, 0
+            step = self._episode.first(vehicle)
+        else:
+            self._stack.push(frame, vehicle.stamp_ns)
+            step = self._episode.step(vehicle, Events(self._impulse, self._invasions))
+            self._impulse, self._invasions = None, 0
+        observation = self._message(step, vehicle)
+        if step.is_last:
+            self._end_episode(step.reason)
+            # Before the observation, so that the command it causes ticks the new start.
+            self._next_episode()
+        self._observations.publish(observation)
+
+    def _message(self, step: Step, vehicle: VehicleState) -> Observation:
+        s = self.settings
+        assert self._episode is not None
+        message = Observation(
+            vehicle=s.vehicle, episode=self._index, step=self._episode.steps,
+            height=s.frame.size, width=s.frame.size, count=s.frame.count,
+            frames=to_bytes(self._stack.frames), state=to_floats(step.state),
+            reward=step.reward, terms=to_reward_terms(step.terms), is_first=step.is_first,
+            is_last=step.is_last, is_terminal=step.is_terminal, reason=step.reason)
+        message.header.stamp = to_stamp(vehicle.stamp_ns)
+        message.header.frame_id = s.vehicle
+        return message
+
+    def _hold(self, vehicle: VehicleState) -> None:
+        """Ask for the brake on a frame that belongs to no episode: the world still waits."""
+        self._holds.publish(Header(stamp=to_stamp(vehicle.stamp_ns),
+                                   frame_id=self.settings.vehicle))
+
+    # -- episodes
+
+    def _ready(self, vehicle: VehicleState) -> bool:
+        """Return whether the vehicle stands at the start of a route that is known."""
+        if self._path is None:
+            return False
+        if not self.settings.resets:
+            return True
+        plan = self._plan
+        if plan is None or plan.start.distance(vehicle.x, vehicle.y) > ARRIVED \
+                or abs(vehicle.speed - plan.speed) > SLOW:
+            return False
+        first, last = self._path[0], self._path[-1]
+        return (plan.start.distance(*first) < PATH_FITS
+                and plan.goal.distance(*last) < PATH_FITS)
+
+    def _next_episode(self) -> None:
+        if self.settings.resets:
+            self._begin_reset()
+
+    def _begin_reset(self) -> None:
+        if self._planner is None:
+            return
+        self._index += 1
+        try:
+            self._plan = self._planner.plan(self._index)
+        except ValueError as error:
+            self.get_logger().error(f'episode {self._index} cannot be planned: {error}')
+            self._plan = None
+            return
+        self._path = None
+        self._pairer.clear()
+        self._ask_for_reset()
+
+    def _ask_for_reset(self) -> None:
+        """Teleport, stand still, name the goal: in this order, as the bridge needs it."""
+        plan = self._plan
+        assert plan is not None
+        self._asked_at = time.monotonic()
+        self._transforms.publish(to_pose_message(plan.start))
+        velocity = Twist()  # in the vehicle's own frame
+        velocity.linear.x = plan.speed
+        self._velocities.publish(velocity)
+        goal = PoseStamped(pose=to_pose_message(plan.goal))
+        goal.header.frame_id = 'map'
+        self._goals.publish(goal)
+
+    def _ask_again(self) -> None:
+        overdue = time.monotonic() - self._asked_at > self.settings.reset_timeout
+        if self._plan is not None and self._episode is None and overdue:
+            self.get_logger().info(f'episode {self._index}: asking for the reset again')
+            self._ask_for_reset()
+
+    def _end_episode(self, reason: str) -> None:
+        if self._episode is None:
+            return
+        metrics = self._episode.summary()
+        self._episode = None
+        self._summaries.publish(_summary(metrics, reason, self.settings.vehicle, self._index,
+                                         self.get_clock().now().to_msg()))
+
+    def _refuse(self, what: str, error: ValueError) -> None:
+        if self._refused.ready():
+            self.get_logger().warning(
+                f'{what} refused ({self._refused.count} so far): {error}')
+
+    def close(self) -> None:
+        """Tell of the episode that the end of this process interrupts."""
+        self._end_episode('interrupted')
+
+
+def _summary(metrics: EpisodeMetrics, reason: str, vehicle: str, index: int, stamp: object
+             ) -> EpisodeSummary:
+    values = metrics.to_dict()
+    message = EpisodeSummary(
+        vehicle=vehicle, episode=index, result=reason, success=metrics.success,
+        episode_return=metrics.return_, steps=metrics.steps, duration=metrics.duration,
+        route_length=metrics.route_length, route_completion=metrics.route_completion,
+        distance=metrics.distance, metrics=to_metrics(values))
+    message.header.stamp = stamp
+    return message
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    run(EnvironmentNode, args)
+
+
+if __name__ == '__main__':
+    main()

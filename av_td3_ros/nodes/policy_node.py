@@ -1,0 +1,192 @@
+"""Answers each observation with an action: the actor network, or a driver it is compared with."""
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from rclpy.node import Node
+
+from av_td3_msgs.msg import Action
+from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
+from av_td3_msgs.msg import Observation
+from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.parameters import accept_changes, declare_settings
+from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.settings import group, setting
+from av_td3_ros.td3.checkpoint import load
+from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
+from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
+from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySettings:
+    """What the policy node is told."""
+
+    driver: str = setting('policy', 'who drives: the actor network, pure pursuit with PID speed '
+                          'control, or random actions', choices=('policy', 'pursuit', 'random'))
+    training: bool = setting(False, 'explore: random actions first, noise on the policy later')
+    weights: str = setting('', 'checkpoint folder to start from; empty: a network '
+                           'drawn from the seed, until the learner sends one')
+    seed: int = setting(0, 'seed of exploration and of an untrained network', minimum=0,
+                        maximum=2**31 - 1)
+    threads: int = setting(1, 'threads of one inference', minimum=1, maximum=64)
+    network: NetworkSettings = group(NetworkSettings, 'shape of the actor, as the learner has it')
+    exploration: ExplorationSettings = group(ExplorationSettings, 'noise while training')
+    pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
+
+
+class Driver(Protocol):
+    """Anything that answers observations with actions."""
+
+    def act(self, frames: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Return float32[2] in [-1, 1] for uint8 (F, H, W) and float32 (S,)."""
+
+
+class PolicyNode(Node):
+    """Keeps the newest verified actor and lets it drive; swaps between two observations only."""
+
+    def __init__(self) -> None:
+        super().__init__('policy_node')
+        s = self.settings = declare_settings(self, PolicySettings)
+        accept_changes(self, s, self._apply)
+        torch.set_num_threads(s.threads)
+        torch.manual_seed(s.seed)
+        self._actor = Actor(s.network).eval()
+        self._version = 0
+        if s.weights:
+            self._load_file(Path(s.weights))
+        self._think(self._actor)  # the first inference is slow: not while the vehicle waits
+        self._pursuit = PursuitDriver(s.pursuit)
+        self._exploration = Exploration(s.exploration, s.seed)
+        self._steps = 0
+        self._next: tuple[Actor, int] | None = None
+        self._refused = Throttle()
+        self._arrived: ActorWeightsMessage | None = None
+        self._arrival = threading.Condition()
+        self._closing = False
+        self._loader = threading.Thread(target=self._load_arrivals, daemon=True)
+        self._loader.start()
+
+        self._actions = self.create_publisher(Action, '~/output/action', qos.STEP)
+        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+                                 qos.STEP)
+        self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
+                                 qos.LATCHED)
+
+    def _apply(self, settings: PolicySettings) -> None:
+        self.settings = settings
+        self._exploration.settings = settings.exploration
+
+    # -- driving
+
+    def _on_observation(self, message: Observation) -> None:
+        if self._next is not None:
+            (self._actor, self._version), self._next = self._next, None
+        if message.is_first:
+            self._exploration.restart()
+            self._pursuit.reset()
+        if message.is_last:
+            return  # nothing follows it that an action could change
+        started = time.perf_counter()
+        try:
+            action, exploring = self._decide(message)
+        except (ValueError, RuntimeError) as error:
+            if self._refused.ready():
+                self.get_logger().warning(
+                    f'observation refused ({self._refused.count} so far): {error}')
+            return
+        answer = Action(
+            header=message.header, vehicle=message.vehicle, episode=message.episode,
+            step=message.step, steer=float(action[0]), acceleration=float(action[1]),
+            exploring=exploring, inference_time=time.perf_counter() - started,
+            policy_version=self._version if self.settings.driver == 'policy' else 0)
+        self._actions.publish(answer)
+
+    def _decide(self, message: Observation) -> tuple[np.ndarray, bool]:
+        s = self.settings
+        state = np.asarray(message.state, np.float32)
+        if not np.isfinite(state).all():
+            raise ValueError(f'state of step {message.step} is not finite')
+        if s.driver == 'pursuit':
+            return self._pursuit.act(state), False
+        self._steps += 1
+        if s.driver == 'random':
+            return self._exploration.act(self._steps, None)
+        if s.training and self._steps <= s.exploration.warmup_steps:
+            return self._exploration.act(self._steps - 1, None)
+        greedy = self._actor.act(self._frames(message), state)
+        if not s.training:
+            return greedy, False
+        return self._exploration.act(self._steps - 1, greedy)
+
+    def _frames(self, message: Observation) -> np.ndarray:
+        network = self.settings.network
+        shape = (message.count, message.height, message.width)
+        wanted = (network.frames, network.frame_size, network.frame_size)
+        if shape != wanted or len(message.frames) != int(np.prod(shape)):
+            raise ValueError(f'frames are {shape} in {len(message.frames)} bytes, the network '
+                             f'takes {wanted}: set environment_node frame.count and frame.size')
+        return np.frombuffer(message.frames, np.uint8).reshape(shape)
+
+    # -- weights
+
+    def _on_weights(self, message: ActorWeightsMessage) -> None:
+        with self._arrival:
+            self._arrived = message  # an older one that still waits is out of date
+            self._arrival.notify()
+
+    def _load_arrivals(self) -> None:
+        """Verify and load weights aside, so that no observation waits for it."""
+        while True:
+            with self._arrival:
+                self._arrival.wait_for(lambda: self._closing or self._arrived is not None)
+                if self._closing:
+                    return
+                message, self._arrived = self._arrived, None
+            assert message is not None
+            try:
+                weights = ActorWeights(message.version, message.architecture,
+                                       bytes(message.weights), bytes(message.sha256).hex())
+                tensors = unpack(weights, self.settings.network)
+            except WeightsError as error:
+                self.get_logger().error(f'keeping policy {self._version}: {error}')
+                continue
+            actor = Actor(self.settings.network).eval()
+            actor.load_state_dict(tensors)
+            self._next = actor, message.version
+
+    def _load_file(self, path: Path) -> None:
+        checkpoint = load(path)
+        if architecture_hash(checkpoint.network) != architecture_hash(self.settings.network):
+            raise ValueError(f'weights {checkpoint.path}: made for {checkpoint.network}, this '
+                             f'node has {self.settings.network}: set network.* alike')
+        self._actor = checkpoint.actor().eval()
+        self._version = int(checkpoint.counters.get('policy_version', 0))
+
+    def _think(self, actor: Actor) -> None:
+        n = self.settings.network
+        actor.act(np.zeros((n.frames, n.frame_size, n.frame_size), np.uint8),
+                  np.zeros(n.state_size, np.float32))
+
+    def close(self) -> None:
+        """Let the loader end."""
+        with self._arrival:
+            self._closing = True
+            self._arrival.notify()
+        self._loader.join()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    run(PolicyNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,123 @@
+"""Joins observations and applied actions into transitions, on a topic and on disk."""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import uuid
+from pathlib import Path
+
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+
+from av_td3_msgs.msg import AppliedAction, Observation, Transition
+from av_td3_msgs.srv import ResendTransitions
+from av_td3_ros.driving.trajectory import JoinedStep, TrajectoryJoiner
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.bag import TransitionBag
+from av_td3_ros.ros.conversions import to_bytes
+from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class RecorderSettings:
+    """What the recorder node is told."""
+
+    bag: str = setting('', 'rosbag2 directory to create; empty: only the topic')
+    kept: int = setting(20000, 'newest transitions kept in memory to be sent again on request',
+                        minimum=1, maximum=10_000_000)
+
+
+class RecorderNode(Node):
+    """Numbers each transition, writes it down, then publishes it."""
+
+    def __init__(self) -> None:
+        super().__init__('recorder_node')
+        s = declare_settings(self, RecorderSettings)
+        self._session = uuid.uuid4().hex
+        self._sequence = 0
+        self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
+        self._kept: collections.deque[bytes] = collections.deque(maxlen=s.kept)
+        self._unwritten = Throttle()
+        self._transitions = self.create_publisher(
+            Transition, '~/output/transition', qos.TRANSITION)
+        self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
+        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+                                 qos.TRANSITION)
+        self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
+                                 qos.TRANSITION)
+        self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
+
+    def _on_observation(self, message: Observation) -> None:
+        self._record(self._joiner.add_observation(message))
+
+    def _on_action(self, message: AppliedAction) -> None:
+        self._record(self._joiner.add_action(message))
+
+    def _record(self, steps: list[JoinedStep[Observation, AppliedAction]]) -> None:
+        for step in steps:
+            self._sequence += 1
+            message = self._transition(step)
+            data = serialize_message(message)
+            # On disk before on the topic: what the learner has seen can always be found again.
+            self._write(message, data)
+            self._kept.append(data)
+            self._transitions.publish(data)
+
+    def _transition(self, step: JoinedStep[Observation, AppliedAction]) -> Transition:
+        seen, action, after = step.observation, step.action, step.following
+        size = seen.height * seen.width
+        message = Transition(
+            header=seen.header, recorded=self.get_clock().now().to_msg(), vehicle=seen.vehicle,
+            session=self._session, sequence=self._sequence, episode=seen.episode, step=seen.step,
+            height=seen.height, width=seen.width,
+            frame=to_bytes(bytes(memoryview(seen.frames)[-size:])), state=seen.state,
+            is_first=seen.is_first, is_last=seen.is_last, is_terminal=seen.is_terminal,
+            reason=seen.reason)
+        if action is not None and after is not None:
+            message.steer, message.acceleration = action.steer, action.acceleration
+            message.source, message.exploring = action.source, action.exploring
+            message.policy_version = action.policy_version
+            message.reward, message.terms = after.reward, after.terms
+        return message
+
+    def _write(self, message: Transition, data: bytes) -> None:
+        if self._bag is None:
+            return
+        try:
+            self._bag.write(self.get_clock().now().nanoseconds, data)
+        except OSError as error:
+            if self._unwritten.ready():
+                self.get_logger().error(
+                    f'{self._unwritten.count} transitions not on disk so far: {error}')
+
+    def _on_resend(self, request: ResendTransitions.Request,
+                   response: ResendTransitions.Response) -> ResendTransitions.Response:
+        oldest = self._sequence - len(self._kept) + 1
+        last = request.to_sequence or self._sequence
+        if request.session != self._session:
+            response.message = f'this recorder is session {self._session}'
+        elif not oldest <= request.from_sequence <= last <= self._sequence:
+            response.message = (f'{request.from_sequence} to {last} asked for, '
+                                f'{oldest} to {self._sequence} are kept')
+        else:
+            response.accepted = True
+            response.count = last - request.from_sequence + 1
+            for sequence in range(request.from_sequence, last + 1):
+                self._transitions.publish(self._kept[sequence - oldest])
+        return response
+
+    def close(self) -> None:
+        """Close the bag."""
+        if self._bag is not None:
+            self._bag.close()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    run(RecorderNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,44 @@
+"""Where the files of this project lie: beside the package in a checkout, else in ROS's share."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def share_directory() -> Path:
+    """
+    Return the directory that holds config/ and launch/.
+
+    Raises FileNotFoundError when neither a checkout nor an installation has it.
+    """
+    if (_CHECKOUT / 'config' / 'profiles').is_dir():
+        return _CHECKOUT
+    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
+        share = Path(prefix) / 'share' / 'av_td3_ros'
+        if (share / 'config' / 'profiles').is_dir():
+            return share
+    raise FileNotFoundError(
+        f'config/profiles is neither beside {_CHECKOUT / "av_td3_ros"} nor in the share directory '
+        'of an installation on AMENT_PREFIX_PATH: install the project again')
+
+
+def config_directory() -> Path:
+    """Return the directory of the shipped configuration."""
+    return share_directory() / 'config'
+
+
+def map_file(name: str) -> Path:
+    """
+    Return the OpenDRIVE file of a shipped map's name, or the file that `name` itself names.
+
+    Raises FileNotFoundError that lists the shipped maps.
+    """
+    shipped = config_directory() / 'maps' / f'{name}.xodr'
+    given = Path(name).expanduser()
+    for path in (shipped, given):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in (config_directory() / 'maps').glob('*.xodr'))
+    raise FileNotFoundError(f'map {name!r} is no file and not one of {", ".join(known)}')

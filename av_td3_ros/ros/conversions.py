@@ -1,0 +1,102 @@
+"""Messages to plain values and back."""
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose as PoseMessage
+from geometry_msgs.msg import Quaternion
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+
+from av_td3_msgs.msg import Metric, RewardTerms
+from av_td3_ros.driving.geometry import Pose
+from av_td3_ros.driving.vehicle_state import VehicleState
+
+
+def to_nanoseconds(stamp: Time) -> int:
+    """Return a stamp as integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def to_stamp(nanoseconds: int) -> Time:
+    """Return integer nanoseconds as a stamp."""
+    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+
+
+def to_quaternion(yaw: float) -> Quaternion:
+    """Return the rotation about z by `yaw` rad."""
+    return Quaternion(z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+
+
+def to_yaw(rotation: Quaternion) -> float:
+    """Return the heading of a rotation in rad, counter-clockwise from x."""
+    x, y, z, w = rotation.x, rotation.y, rotation.z, rotation.w
+    return math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
+def to_pose_message(pose: Pose) -> PoseMessage:
+    """Return a planar pose as a message."""
+    message = PoseMessage(orientation=to_quaternion(pose.yaw))
+    message.position.x, message.position.y = float(pose.x), float(pose.y)
+    return message
+
+
+def from_pose_message(message: PoseMessage) -> Pose:
+    """Return the planar part of a pose message; raise ValueError when it is not finite."""
+    pose = Pose(message.position.x, message.position.y, to_yaw(message.orientation))
+    if not math.isfinite(pose.x + pose.y + pose.yaw):
+        raise ValueError(f'pose {pose.x}, {pose.y}, {pose.yaw} is not finite')
+    return pose
+
+
+def from_odometry(message: Odometry) -> VehicleState:
+    """
+    Return an odometry message (twist in the body frame) as the vehicle's state.
+
+    Raises MeasurementError when a number is not finite.
+    """
+    position, twist = message.pose.pose.position, message.twist.twist
+    return VehicleState(to_nanoseconds(message.header.stamp), position.x, position.y,
+                        to_yaw(message.pose.pose.orientation),
+                        twist.linear.x, twist.linear.y, twist.angular.z)
+
+
+def to_bytes(values: NDArray[np.uint8] | bytes | bytearray) -> array.array[int]:
+    """
+    Return bytes as rclpy takes them into a uint8[] field without looking at each one.
+
+    Any other sequence is checked element by element in Python: milliseconds for an image.
+    """
+    filled = array.array('B')
+    filled.frombytes(memoryview(values).cast('B') if isinstance(values, np.ndarray)
+                     and values.flags.c_contiguous else bytes(values))
+    return filled
+
+
+def to_floats(values: NDArray[np.float32]) -> array.array[float]:
+    """Return float32 numbers as rclpy takes them into a float32[] field at once."""
+    filled = array.array('f')
+    filled.frombytes(np.ascontiguousarray(values, np.float32).tobytes())
+    return filled
+
+
+def to_metrics(values: Mapping[str, Any]) -> list[Metric]:
+    """Return named numbers as a message field; what is no number is left out."""
+    return [Metric(name=name, value=float(value)) for name, value in values.items()
+            if isinstance(value, (int, float)) and value is not None]
+
+
+def from_metrics(metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return a message's metrics as {name: value}."""
+    return {one.name: one.value for one in metrics}
+
+
+def to_reward_terms(terms: Any) -> RewardTerms:
+    """Return reward terms as a message."""
+    return RewardTerms(**{name: float(getattr(terms, name)) for name in
+                          ('progress', 'efficiency', 'lane', 'comfort', 'safety', 'total')})

@@ -1,0 +1,17 @@
+"""Every quality-of-service profile of the graph, by what it is for."""
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, durability=durability,
+                      reliability=ReliabilityPolicy.RELIABLE)
+
+
+SENSOR = _reliable(10)  # what the CARLA bridge publishes and subscribes with
+STEP = _reliable(10)  # observation, action, command: each one answered before the next
+LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, also for late comers
+EVENT = _reliable(100)  # collisions, episode summaries: few, none may be missed
+TRANSITION = _reliable(2000)  # a learner that stalls for seconds loses none
+STATUS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)

@@ -1,0 +1,166 @@
+"""What every process of a session needs around its node: environment, executor, clean ending."""
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import fcntl
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from av_td3_ros.paths import config_directory
+
+PARENT = 'AV_TD3_PARENT'
+_PR_SET_PDEATHSIG = 1
+# Measured: page faults of the allocator cost a quarter of the update's time without these.
+ALLOCATOR = {
+    'MALLOC_MMAP_THRESHOLD_': str(1 << 30),
+    'MALLOC_TRIM_THRESHOLD_': str(1 << 32),
+    'MALLOC_TOP_PAD_': str(1 << 26),
+    'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
+}
+
+
+class ManagedNode(Protocol):
+    """A node with something to finish before its process ends."""
+
+    def close(self) -> None:
+        """Finish: close files, join threads."""
+
+    def destroy_node(self) -> None:
+        """Leave the graph."""
+
+
+def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the variables that make ROS 2 stay on this host and carry images fast.
+
+    Only those that the user has not set: discovery range (Iron and later) or its Humble
+    counterpart, and the Fast DDS profile with a shared memory that holds whole images.
+    """
+    wanted = {
+        'FASTRTPS_DEFAULT_PROFILES_FILE': str(config_directory() / 'fastdds.xml'),
+        'FASTDDS_DEFAULT_PROFILES_FILE': str(config_directory() / 'fastdds.xml'),
+    }
+    if 'FASTRTPS_DEFAULT_PROFILES_FILE' in environment:
+        wanted.pop('FASTDDS_DEFAULT_PROFILES_FILE')
+    if environment.get('ROS_DISTRO') == 'humble':
+        wanted['ROS_LOCALHOST_ONLY'] = '1'
+    elif 'ROS_LOCALHOST_ONLY' not in environment:
+        wanted['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    return {key: value for key, value in wanted.items() if key not in environment}
+
+
+def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the learner's allocator settings that the user has not set; read at exec only."""
+    return {key: value for key, value in ALLOCATOR.items() if key not in environment}
+
+
+class DomainLease:
+    """Hold a ROS domain that no other session on this host uses, as long as this object lives."""
+
+    def __init__(self) -> None:
+        """Take the first free domain from 1 to 101; raise RuntimeError when all are taken."""
+        for domain in range(1, 102):
+            path = Path(tempfile.gettempdir()) / f'av_td3_ros-{os.getuid()}-domain-{domain}.lock'
+            self._file: IO[str] = path.open('w')
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                continue
+            self.domain = domain
+            return
+        raise RuntimeError('all ROS domains from 1 to 101 are taken by other sessions of '
+                           'av_td3_ros on this host; end one, or set ROS_DOMAIN_ID')
+
+    def release(self) -> None:
+        """Give the domain back."""
+        self._file.close()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the session that started it is gone."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit(f'the session {parent} that started this node is gone')
+
+
+def make_executor() -> Any:
+    """Return the fastest executor this rclpy has: events where there, else single-threaded."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        from rclpy.executors import SingleThreadedExecutor
+        return SingleThreadedExecutor()
+    executor = EventsExecutor()
+    faulthandler.disable()  # it prints a traceback on SIGTERM's way out of C++ otherwise
+    return executor
+
+
+def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
+    """
+    Run one node until it is told to stop; the whole of a node's `main`.
+
+    SIGINT and SIGTERM end it in good order with status 0: `close` is called, then the node leaves
+    the graph. A node that cannot start says why in one line and exits with 1.
+    """
+    os.environ.update(ros_environment(os.environ))
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+
+    die_with_parent()
+    rclpy.init(args=args)
+    node = None
+    status = 0
+    try:
+        try:
+            node = make_node()
+        except (ValueError, OSError, RuntimeError) as error:
+            logging.debug('start failed', exc_info=True)
+            print(f'[FATAL] {type(error).__name__}: {error}', file=sys.stderr, flush=True)
+            status = 1
+        else:
+            executor = make_executor()
+            executor.add_node(node)
+            executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        # A second signal must not interrupt what closes files.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    if status:
+        sys.exit(status)
+
+
+class Throttle:
+    """Let a message through at most once a period, and count what was held back."""
+
+    def __init__(self, period: float = 1.0) -> None:
+        """`period` is in seconds of wall time."""
+        self._period = period
+        self._last = -period
+        self.count = 0
+
+    def ready(self) -> bool:
+        """Count one occurrence; return True when it may be told now."""
+        self.count += 1
+        now = time.monotonic()
+        if now - self._last < self._period:
+            return False
+        self._last = now
+        return True

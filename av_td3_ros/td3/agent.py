@@ -1,0 +1,232 @@
+"""Twin delayed deep deterministic policy gradient from pixels (Fujimoto et al. 2018)."""
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from av_td3_ros.settings import check, setting
+from av_td3_ros.td3.augmentation import random_shift
+from av_td3_ros.td3.networks import Actor, Critic, NetworkSettings
+from av_td3_ros.td3.optimizer import ClippedAdam
+from av_td3_ros.td3.replay import Batch
+
+SATURATED = 0.99
+"""An action component beyond this magnitude has next to no gradient left in its tanh."""
+
+PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float64': torch.float64}
+
+
+@dataclasses.dataclass(frozen=True)
+class TD3Settings:
+    """How TD3 learns; the defaults are what learned to drive best."""
+
+    gamma: float = setting(0.95, 'discount of one step', minimum=0.0, maximum=1.0)
+    n_step: int = setting(3, 'rewards summed before bootstrapping', minimum=1, maximum=64)
+    tau: float = setting(0.01, 'share of the network that its target takes on at each delayed '
+                         'update', minimum=0.0, maximum=1.0)
+    batch_size: int = setting(64, 'transitions in one update', minimum=1, maximum=65536)
+    learning_rate: float = setting(3e-4, 'Adam learning rate of the heads', minimum=0.0,
+                                   maximum=1.0)
+    cnn_learning_rate: float = setting(3e-4, 'Adam learning rate of the CNNs', minimum=0.0,
+                                       maximum=1.0)
+    policy_freq: int = setting(2, 'critic updates for each update of the actor and the targets',
+                               minimum=1, maximum=1000)
+    policy_noise: float = setting(0.2, 'standard deviation of the noise on the target action',
+                                  minimum=0.0, maximum=2.0)
+    noise_clip: float = setting(0.5, 'limit of the noise on the target action', minimum=0.0,
+                                maximum=2.0)
+    actor_clip_norm: float | None = setting(1.0, "limit of the actor's gradient norm, CNN "
+                                            'included; null: no limit', minimum=1e-12)
+    critic_clip_norm: float | None = setting(10.0, "limit of the critic's gradient norm, CNN "
+                                             'included; null: no limit', minimum=1e-12)
+    scale_policy_loss: bool = setting(True, 'divide the policy loss by the mean |Q| of the batch, '
+                                      'held constant (Fujimoto and Gu 2021, eq. 5)')
+    pre_activation_penalty: float = setting(1e-2, "weight of the actor's mean squared output "
+                                            'before the tanh, which keeps it from saturating',
+                                            minimum=0.0, maximum=100.0)
+    random_shift: int = setting(0, 'shift each stack of a batch by up to so many pixels (Yarats '
+                                'et al. 2021); 0: off', minimum=0, maximum=32)
+    precision: str = setting('auto', 'arithmetic of the CNNs: bfloat16 and float32 keep float32 '
+                             'weights, float64 is double precision throughout; auto: bfloat16 '
+                             'where the processor has it', choices=('auto', *PRECISIONS))
+
+
+PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
+    'default': (TD3Settings(), NetworkSettings()),
+    'paper': (TD3Settings(gamma=0.99, n_step=1, tau=0.005, batch_size=256, learning_rate=3e-4,
+                          cnn_learning_rate=1e-4, scale_policy_loss=False,
+                          pre_activation_penalty=0.0),
+              NetworkSettings(layer_norm=False, feature_activation='relu', last_layer_scale=1.0)),
+}
+
+
+class Metrics(Mapping[str, float]):
+    """Named numbers of one update that leave the device only when the first one is read."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._names = tuple(tensors)
+        self._packed = (torch.stack([t.detach().float() for t in tensors.values()])
+                        if tensors else torch.empty(0))
+        self._values: dict[str, float] | None = None
+
+    def __getitem__(self, name: str) -> float:
+        if self._values is None:
+            self._values = dict(zip(self._names, self._packed.tolist(), strict=True))
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Replay(Protocol):
+    """What TD3 samples from."""
+
+    def sample(self, batch_size: int, gamma: float, n_step: int) -> Batch:
+        """Return a batch of transitions."""
+
+
+class TD3:
+    """
+    TD3 with a CNN of its own for actor and critic, and target networks that include them.
+
+    `updates` counts the updates made, `skipped` those refused because a loss or a gradient was
+    not finite and `skipped_in_row` the latest of these without one made in between; a refused
+    update changes no weight. All randomness comes from `seed`.
+    """
+
+    def __init__(self, settings: TD3Settings, network: NetworkSettings, seed: int = 0,
+                 device: str = 'cpu') -> None:
+        check(settings, 'td3')
+        check(network, 'network')
+        self.settings, self.network, self.device = settings, network, torch.device(device)
+        self.compute_type = compute_type(settings.precision, device)
+        self.weight_type = (torch.float64 if self.compute_type == torch.float64
+                            else torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            actor, critic = Actor(network), Critic(network)
+        self.actor = actor.to(self.device, self.weight_type)
+        self.critic = critic.to(self.device, self.weight_type)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        rates = settings.learning_rate, settings.cnn_learning_rate
+        self.actor_optimizer = ClippedAdam(self.actor, *rates, settings.actor_clip_norm)
+        self.critic_optimizer = ClippedAdam(self.critic, *rates, settings.critic_clip_norm)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.updates = self.skipped = self.skipped_in_row = 0
+        self._measured: dict[str, Tensor] = {}
+
+    def train(self, replay: Replay) -> Metrics:
+        """Make one update (Fujimoto et al. 2018, algorithm 1) and return what it measured."""
+        s = self.settings
+
+        # Sample a mini-batch of transitions (s, a, r, s').
+        batch = self._prepare(replay.sample(s.batch_size, s.gamma, s.n_step))
+
+        # Smooth the target policy with clipped noise; the smaller of the two target critics.
+        with torch.no_grad():
+            noise = (self._randn_like(batch.action) * s.policy_noise).clamp(-s.noise_clip,
+                                                                            s.noise_clip)
+            next_action = self.actor_target(batch.next_frames, batch.next_state) + noise
+            next_q1, next_q2 = self.critic_target(batch.next_frames, batch.next_state,
+                                                  next_action.clamp(-1.0, 1.0))
+            target_q = batch.reward + batch.discount * torch.minimum(next_q1, next_q2)
+
+        # Update the critics.
+        q1, q2 = self.critic(batch.frames, batch.state, batch.action)
+        critic_loss = F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q)
+        if not self.critic_optimizer.step(critic_loss):
+            return self._skip()
+        self._measure_critic(q1, q2, target_q, critic_loss)
+
+        # Delayed: update the actor by the deterministic policy gradient, then every target.
+        if (self.updates + 1) % s.policy_freq == 0:
+            with torch.no_grad():
+                features = self.critic.features(batch.frames)
+            pre_activation = self.actor.pre_activation(batch.frames, batch.state)
+            action = torch.tanh(pre_activation)
+            q_policy = self.critic.q1(features, batch.state, action)
+            scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
+            actor_loss = (-scale * q_policy.mean()
+                          + s.pre_activation_penalty * pre_activation.square().mean())
+            if not self.actor_optimizer.step(actor_loss):
+                return self._skip()
+            self._measure_actor(q_policy, action, actor_loss)
+            polyak_update(self.actor, self.actor_target, s.tau)
+            polyak_update(self.critic, self.critic_target, s.tau)
+
+        self.updates += 1
+        self.skipped_in_row = 0
+        return Metrics(self._measured)
+
+    def _prepare(self, batch: Batch) -> Batch:
+        """Move a batch to the device; frames are cast once for all networks that see them."""
+        frames, next_frames = batch.frames.to(self.device), batch.next_frames.to(self.device)
+        if self.settings.random_shift:
+            frames, next_frames = (random_shift(f, self.settings.random_shift, self.generator)
+                                   for f in (frames, next_frames))
+        numbers = (t.to(self.device, self.weight_type) for t in
+                   (batch.state, batch.action, batch.reward, batch.next_state, batch.discount))
+        state, action, reward, next_state, discount = numbers
+        return Batch(frames.to(self.compute_type), state, action, reward,
+                     next_frames.to(self.compute_type), next_state, discount)
+
+    def _randn_like(self, tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=self.generator, dtype=tensor.dtype,
+                           device=self.device)
+
+    def _skip(self) -> Metrics:
+        self.skipped += 1
+        self.skipped_in_row += 1
+        return Metrics(self._measured)
+
+    @torch.no_grad()
+    def _measure_critic(self, q1: Tensor, q2: Tensor, target_q: Tensor, loss: Tensor) -> None:
+        error = (q1 - target_q).abs()
+        self._measured |= {
+            'critic_loss': loss.detach(),
+            'q1_mean': q1.mean(), 'q1_std': q1.std(correction=0),
+            'q2_mean': q2.mean(), 'q2_std': q2.std(correction=0),
+            'target_q_mean': target_q.mean(), 'target_q_std': target_q.std(correction=0),
+            'td_error_mean': error.mean(), 'td_error_max': error.max(),
+            **{f'critic_{name}': norm for name, norm in self.critic_optimizer.norms.items()}}
+
+    @torch.no_grad()
+    def _measure_actor(self, q_policy: Tensor, action: Tensor, loss: Tensor) -> None:
+        self._measured |= {
+            'actor_loss': loss.detach(), 'q_policy_mean': q_policy.mean(),
+            'saturated_fraction': (action.abs() > SATURATED).to(q_policy.dtype).mean(),
+            **{f'actor_{name}': norm for name, norm in self.actor_optimizer.norms.items()}}
+
+
+@torch.no_grad()
+def polyak_update(network: nn.Module, target: nn.Module, tau: float) -> None:
+    """Move every parameter of `target` towards `network`: target += tau (network - target)."""
+    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+
+
+def compute_type(precision: str, device: str) -> torch.dtype:
+    """Return the type that the CNNs compute in; 'auto' asks the hardware."""
+    if precision != 'auto':
+        return PRECISIONS[precision]
+    if device.startswith('cuda'):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            flags = next((line.split() for line in file if line.startswith('flags')), [])
+    except OSError:
+        return False
+    return 'avx512_bf16' in flags or 'amx_bf16' in flags

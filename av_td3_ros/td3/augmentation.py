@@ -1,0 +1,21 @@
+"""Image augmentation for learning from pixels."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def random_shift(frames: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """
+    Shift each stack by up to `pixels` along both axes, repeating its edge (Yarats et al. 2021).
+
+    Frames (B, F, H, W); all frames of a stack shift together. The memory format is kept.
+    """
+    count, _, height, width = frames.shape
+    shift = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator,
+                          device=frames.device)
+    rows = (torch.arange(height, device=frames.device) + shift[0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=frames.device) + shift[1]).clamp(0, width - 1)
+    stacks = torch.arange(count, device=frames.device)[:, None, None]
+    channels_last = frames.permute(0, 2, 3, 1)
+    return channels_last[stacks, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,368 @@
+"""Complete checkpoints: safetensors and JSON in one directory that appears whole or not at all."""
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from av_td3_ros.settings import flatten, from_mapping
+from av_td3_ros.td3.agent import TD3, TD3Settings
+from av_td3_ros.td3.limiter import UpdateLimiter
+from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
+from av_td3_ros.td3.optimizer import MOMENTS
+from av_td3_ros.td3.replay import SEGMENT, ReplayBuffer, ReplayError
+from av_td3_ros.td3.weights import WeightsError, check_tensors
+
+FORMAT = 1
+LATEST, BEST = 'latest', 'best'
+NETWORKS = ('actor', 'critic', 'actor_target', 'critic_target')
+OPTIMIZERS = ('actor_optimizer', 'critic_optimizer')
+
+_AGENT, _STATE, _MANIFEST = 'agent.safetensors', 'state.json', 'manifest.json'
+_WRITING = '.writing-'
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, not whole, or not for this learner."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """A replay segment on disk that later checkpoints share by a hard link."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class Checkpoints:
+    """
+    Write the checkpoints of one run into `directory`, each a folder named by its updates.
+
+    The newest `keep` are kept, and the one with the highest score. The links `latest` and `best`
+    lead to them. A folder is written under another name, flushed to the disk and renamed, so that
+    a process killed at any moment leaves the checkpoints before it as they were. Replay segments
+    that are full never change; they are written once and shared by hard links. One process at a
+    time writes into a directory.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 3) -> None:
+        if keep < 1:
+            raise CheckpointError(f'checkpoints: keep = {keep} would keep none; give 1 or more')
+        self.directory, self.keep = Path(directory), keep
+        self._segments: dict[int, _Written] = {}
+        self._lineage: object = None
+        self._best = -np.inf
+
+    def save(self, agent: TD3, replay: ReplayBuffer | None = None,
+             limiter: UpdateLimiter | None = None, counters: Mapping[str, Any] | None = None,
+             config: Mapping[str, Any] | None = None, score: float | None = None) -> Path:
+        """
+        Write everything that learning needs to go on and return the checkpoint's folder.
+
+        `counters` and `config` hold whatever the caller wants back, as far as JSON can hold it.
+        Call it between two updates. Raises OSError when the disk refuses.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        final = self._free_name(agent.updates)
+        work = self.directory / f'{_WRITING}{final.name}'
+        work.mkdir()
+        tensors, state = _agent_state(agent)
+        state |= {'limiter': limiter.state_dict() if limiter else None,
+                  'counters': dict(counters or {}), 'config': dict(config or {}),
+                  'score': None if score is None else float(score),
+                  'replay': replay.state_dict() if replay else None}
+        files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
+                 _STATE: _write(work / _STATE, _json(state))}
+        segments: dict[int, _Written] = {}
+        if replay is not None:
+            (work / 'replay').mkdir()
+            if self._lineage is not replay.lineage:
+                self._segments, self._lineage = {}, replay.lineage
+            total = state['replay']['total']
+            for index in range(state['replay']['first'] // SEGMENT, -(-total // SEGMENT)):
+                name = f'replay/{index:08d}.safetensors'
+                files[name] = self._segment(replay, index, total, work / name)
+                if (index + 1) * SEGMENT <= total:
+                    segments[index] = dataclasses.replace(files[name], path=final / name)
+            _flush_directory(work / 'replay')
+        _write(work / _MANIFEST, _json({name: {'size': file.size, 'sha256': file.sha256}
+                                        for name, file in files.items()}))
+        _flush_directory(work)
+        os.rename(work, final)
+        _flush_directory(self.directory)
+        self._segments = segments
+        _point(self.directory / LATEST, final.name)
+        if score is not None and score > self._best_score():
+            self._best = float(score)
+            _point(self.directory / BEST, final.name)
+        self._sweep()
+        self._prune()
+        return final
+
+    def latest(self) -> Path | None:
+        """Return the newest checkpoint's folder, None when there is none."""
+        linked = self.directory / LATEST
+        if (linked / _MANIFEST).exists():
+            return linked.resolve()
+        found = self._folders()
+        return found[-1] if found else None
+
+    def _free_name(self, updates: int) -> Path:
+        """Return a folder to be: named by its updates, and a number where that is taken."""
+        path, again = self.directory / f'{updates:08d}', 0
+        while path.exists():
+            again += 1
+            path = self.directory / f'{updates:08d}.{again}'
+        return path
+
+    def _segment(self, replay: ReplayBuffer, index: int, total: int, path: Path) -> _Written:
+        known = self._segments.get(index)
+        if known is not None:
+            try:
+                os.link(known.path, path)
+                return known
+            except OSError:
+                pass  # gone, or a file system without hard links: write it again
+        return _write(path, safetensors.numpy.save(replay.segment(index, total)))
+
+    def _best_score(self) -> float:
+        """Return the best score so far, of an earlier process as well."""
+        if self._best == -np.inf and (self.directory / BEST).exists():
+            try:
+                score = load(self.directory / BEST).score
+            except CheckpointError:
+                score = None  # a broken one is not the best any more
+            self._best = -np.inf if score is None else score
+        return float(self._best)
+
+    def _folders(self) -> list[Path]:
+        """Return all checkpoints in the order in which they were written."""
+        if not self.directory.is_dir():
+            return []
+        return sorted((path for path in self.directory.iterdir()
+                       if re.fullmatch(r'\d{8,}(\.\d+)?', path.name)
+                       and (path / _MANIFEST).exists()),
+                      key=lambda path: ((path / _MANIFEST).stat().st_mtime_ns, path.name))
+
+    def _prune(self) -> None:
+        best = (self.directory / BEST).resolve()
+        for path in self._folders()[:-self.keep]:
+            if path.resolve() != best:
+                shutil.rmtree(path)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half written, and what has been replaced."""
+        for path in self.directory.glob(f'{_WRITING}*'):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are all there; their content is verified when it is read."""
+
+    path: Path
+    network: NetworkSettings
+    settings: TD3Settings
+    updates: int
+    counters: dict[str, Any]
+    config: dict[str, Any]
+    score: float | None
+    _state: dict[str, Any]
+    _manifest: dict[str, Any]
+
+    def actor(self) -> Actor:
+        """Return the learned actor, for driving. Raises CheckpointError."""
+        tensors = _part(self._tensors(), 'actor')
+        try:
+            check_tensors(tensors, self.network, f'{self.path}: actor')
+        except WeightsError as error:
+            raise CheckpointError(str(error)) from error
+        actor = Actor(self.network)
+        actor.load_state_dict(tensors)
+        return actor
+
+    def restore(self, agent: TD3, replay: ReplayBuffer | None = None,
+                limiter: UpdateLimiter | None = None) -> None:
+        """
+        Put everything back, so that learning goes on bit for bit.
+
+        `agent` must have the checkpoint's architecture; its settings may differ. Raises
+        CheckpointError, before anything is changed, when a file was altered or does not fit.
+        """
+        expected = architecture_hash(agent.network)
+        if self._state['architecture'] != expected:
+            raise CheckpointError(
+                f'{self.path}: made for another architecture {_differences(self, agent)}; start '
+                'with the same network settings or another run folder')
+        if replay is not None and self._state['replay'] is None:
+            raise CheckpointError(f'{self.path}: holds no replay')
+        if limiter is not None and self._state['limiter'] is None:
+            raise CheckpointError(f'{self.path}: holds no limiter')
+        tensors = self._tensors()
+        _check_agent(self.path, agent, tensors)
+        if replay is not None:
+            for name in self._segments():
+                self._read(name)  # verified before anything is changed
+            try:
+                replay.load_state_dict(
+                    self._state['replay'],
+                    (safetensors.numpy.load(self._read(name)) for name in self._segments()))
+            except ReplayError as error:
+                raise CheckpointError(f'{self.path}: {error}') from error
+        _restore_agent(agent, tensors, self._state)
+        if limiter is not None:
+            limiter.load_state_dict(self._state['limiter'])
+
+    def _segments(self) -> list[str]:
+        return sorted(name for name in self._manifest if name.startswith('replay/'))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        try:
+            return safetensors.torch.load(self._read(_AGENT))
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f'{self.path / _AGENT}: not safetensors ({error})') from error
+
+    def _read(self, name: str) -> bytes:
+        return _verified(self.path / name, self._manifest[name])
+
+
+def load(path: str | Path) -> Checkpoint:
+    """
+    Open a checkpoint: its own folder, or the folder of all of a run, of which the latest is taken.
+
+    Raises CheckpointError with the reason when it is not there, incomplete or not readable.
+    """
+    path = Path(path)
+    if not (path / _MANIFEST).exists():
+        newest = Checkpoints(path).latest()
+        if newest is None:
+            raise CheckpointError(f'{path}: no checkpoint here; give a folder that training '
+                                  'wrote, such as RUN/checkpoints')
+        path = newest
+    path = path.resolve()
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        for name, file in manifest.items():
+            size = (path / name).stat().st_size
+            if size != file['size']:
+                raise CheckpointError(f'{path / name}: {size} bytes, expected {file["size"]}: '
+                                      'truncated or altered')
+        state = json.loads(_verified(path / _STATE, manifest[_STATE]))
+        if state['format'] != FORMAT:
+            raise CheckpointError(f'{path}: format {state["format"]}, this program reads {FORMAT}')
+        return Checkpoint(
+            path, from_mapping(NetworkSettings, state['network'], f'{path}: network'),
+            from_mapping(TD3Settings, state['settings'], f'{path}: settings'), state['updates'],
+            state['counters'], state['config'], state['score'], state, manifest)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f'{path}: not a whole checkpoint ({error!r})') from error
+
+
+def _agent_state(agent: TD3) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f'{part}.{name}': tensor.detach().cpu().contiguous()
+               for part in NETWORKS for name, tensor in getattr(agent, part).state_dict().items()}
+    tensors |= {f'{part}.{name}': tensor.detach().cpu().contiguous()
+                for part in OPTIMIZERS for name, tensor in getattr(agent, part).tensors().items()}
+    return tensors, {
+        'format': FORMAT, 'architecture': architecture_hash(agent.network),
+        'network': flatten(agent.network), 'settings': flatten(agent.settings),
+        'updates': agent.updates, 'skipped': agent.skipped,
+        'skipped_in_row': agent.skipped_in_row,
+        'generator': base64.b64encode(agent.generator.get_state().numpy().tobytes()).decode()}
+
+
+def _check_agent(path: Path, agent: TD3, tensors: Mapping[str, Tensor]) -> None:
+    for part in NETWORKS:
+        found = _part(tensors, part)
+        wanted = getattr(agent, part).state_dict()
+        for name in wanted.keys() ^ found.keys():
+            raise CheckpointError(f'{path}: {part}.{name} is '
+                                  f'{"missing" if name in wanted else "unknown"}')
+        for name, tensor in found.items():
+            if tensor.shape != wanted[name].shape:
+                raise CheckpointError(f'{path}: {part}.{name} is {list(tensor.shape)}, expected '
+                                      f'{list(wanted[name].shape)}')
+    for part in OPTIMIZERS:
+        found = _part(tensors, part)
+        missing = {f'{name}.{key}' for name in getattr(agent, part).names
+                   for key in MOMENTS} - found.keys()
+        if found and missing:
+            raise CheckpointError(f'{path}: {part}.{min(missing)} is missing')
+
+
+def _restore_agent(agent: TD3, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    for part in NETWORKS:
+        getattr(agent, part).load_state_dict(_part(tensors, part))
+    for part in OPTIMIZERS:
+        getattr(agent, part).load_tensors(_part(tensors, part))
+    agent.updates, agent.skipped = state['updates'], state['skipped']
+    agent.skipped_in_row = state['skipped_in_row']
+    generator = np.frombuffer(base64.b64decode(state['generator']), np.uint8).copy()
+    agent.generator.set_state(torch.from_numpy(generator))
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {name[len(part) + 1:]: tensor for name, tensor in tensors.items()
+            if name.startswith(f'{part}.')}
+
+
+def _differences(checkpoint: Checkpoint, agent: TD3) -> str:
+    there, here = flatten(checkpoint.network), flatten(agent.network)
+    found = [f'{key} {there[key]} there, {here[key]} here' for key in here
+             if there.get(key) != here[key]]
+    return f'({"; ".join(found)})'
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=1).encode()
+
+
+def _write(path: Path, data: bytes) -> _Written:
+    with open(path, 'wb') as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return _Written(path, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected['sha256']:
+        raise CheckpointError(f'{path}: SHA-256 differs from the manifest: truncated or altered')
+    return data
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _point(link: Path, name: str) -> None:
+    """Make `link` lead to its neighbour `name`, at once."""
+    fresh = link.with_name(f'{_WRITING}{link.name}')
+    os.symlink(name, fresh)
+    os.replace(fresh, link)

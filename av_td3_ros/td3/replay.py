@@ -1,0 +1,348 @@
+"""Replay memory that stores every frame once and rebuilds stacks when it is sampled."""
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from av_td3_ros.td3.networks import ACTION_SIZE
+
+NONE = -1
+"""Stands for a step that is not there, in columns that name steps by number."""
+
+SEGMENT = 1024
+"""Steps in one exported segment."""
+
+
+class ReplayError(ValueError):
+    """A step that cannot be stored, or a sample that cannot be drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRecord:
+    """
+    One step of an episode in RLDS form: what was seen, done on it, and gained by it.
+
+    `frame` is the newest camera frame uint8 (H, W), `state` float32 (S,), `action` what the
+    vehicle executed, (2,) in [-1, 1], `reward` what followed it. The last step of an episode has
+    no action and no reward: whatever stands there is ignored. `is_last` without `is_terminal` is
+    a truncation. `session` tells a restarted vehicle of the same name from the one before.
+    """
+
+    vehicle: str
+    episode: int
+    step: int
+    frame: NDArray[np.uint8]
+    state: NDArray[np.float32]
+    action: NDArray[np.float32] | None
+    reward: float | None
+    is_first: bool
+    is_last: bool
+    is_terminal: bool
+    policy_version: int = 0
+    session: str = ''
+
+
+class Batch(NamedTuple):
+    """
+    Transitions to learn from, B of them.
+
+    frames and next_frames (B, F, H, W) uint8 in channels-last memory, newest last; state and
+    next_state (B, S); action (B, 2); reward (B,): the discounted sum of n rewards; discount (B,):
+    gamma^n, 0 where the next step is terminal.
+    """
+
+    frames: Tensor
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_frames: Tensor
+    next_state: Tensor
+    discount: Tensor
+
+
+@dataclasses.dataclass
+class _Stream:
+    """The newest step of one vehicle and session."""
+
+    serial: int
+    episode: int
+    step: int
+    is_last: bool
+
+
+class ReplayBuffer:
+    """
+    Keep the newest `capacity` steps of any number of vehicles, whose steps may interleave.
+
+    Every step gets a serial number and lives in slot serial % capacity. Columns that point to
+    other steps hold serial numbers, so that a pointer to an overwritten step is seen as such.
+    A transition can be sampled when its next step and all frames of its stack are there: a stack
+    is padded with the episode's first frame, as the vehicle's was, but never across a lost step.
+    `path` keeps the frames in a memory-mapped file instead of RAM. Safe to use from two threads.
+    """
+
+    def __init__(self, capacity: int, frames: int = 4, frame_size: int = 84, state_size: int = 53,
+                 seed: int = 0, path: str | Path | None = None) -> None:
+        if capacity < 2:
+            raise ReplayError(f'replay: capacity = {capacity} holds no transition; give 2 or more')
+        self.capacity, self.frames, self.frame_size = capacity, frames, frame_size
+        self.state_size = state_size
+        size = frame_size if frames else 0
+        shape = (capacity, size, size)
+        frame_store: NDArray[np.uint8] = (
+            np.zeros(shape, np.uint8) if path is None or not frames
+            else np.memmap(path, np.uint8, 'w+', shape=shape))
+        # What a step is, never changed once written, ...
+        self._columns: dict[str, NDArray[Any]] = {
+            'frame': frame_store,
+            'state': np.zeros((capacity, state_size), np.float32),
+            'action': np.zeros((capacity, ACTION_SIZE), np.float32),
+            'reward': np.zeros(capacity, np.float32),
+            'is_last': np.zeros(capacity, np.bool_),
+            'is_terminal': np.zeros(capacity, np.bool_),
+            'policy_version': np.zeros(capacity, np.int64),
+            'stack': np.full((capacity, max(frames, 1)), NONE, np.int64),
+            'previous': np.full(capacity, NONE, np.int64)}
+        # ... and what follows from later steps: the next step of the same episode, and how many
+        # transitions cannot be sampled any more once this step is overwritten.
+        self._next = np.full(capacity, NONE, np.int64)
+        self._needed_by = np.zeros(capacity, np.int32)
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._first = self._total = self._available = 0
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._lock = threading.Lock()
+        # Who exported segments asks whether they still belong to this content.
+        self.lineage = object()
+
+    def __len__(self) -> int:
+        """Return how many transitions can be sampled."""
+        return self._available
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps are stored."""
+        return self._total - self._first
+
+    @property
+    def total(self) -> int:
+        """Return how many steps were ever added."""
+        return self._total
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Return the memory that one stored step takes, index included."""
+        columns = [*self._columns.values(), self._next, self._needed_by]
+        return sum(column.nbytes for column in columns) // self.capacity
+
+    def add(self, record: StepRecord) -> None:
+        """Store one step; raise ReplayError, storing nothing, for one that is broken or late."""
+        state, action, reward = self._checked(record)
+        with self._lock:
+            stream = self._streams.get((record.vehicle, record.session))
+            linked = stream is not None and _continues(stream, record)
+            serial = self._total
+            slot = serial % self.capacity
+            if serial - self._first == self.capacity:
+                self._available -= int(self._needed_by[slot])
+                self._first += 1
+            column = self._columns
+            if self.frames:
+                column['frame'][slot] = record.frame
+            column['state'][slot], column['action'][slot] = state, action
+            column['reward'][slot], column['policy_version'][slot] = reward, record.policy_version
+            column['is_last'][slot] = record.is_last
+            column['is_terminal'][slot] = record.is_terminal
+            self._next[slot], self._needed_by[slot] = NONE, 0
+            self._total += 1
+            previous = NONE
+            if linked and stream is not None and stream.serial >= self._first:
+                previous = stream.serial
+            column['previous'][slot] = previous
+            self._stack_up(serial, previous, record.is_first)
+            if previous != NONE:
+                self._link(previous, serial)
+            self._streams[record.vehicle, record.session] = _Stream(
+                serial, int(record.episode), int(record.step), bool(record.is_last))
+
+    def sample(self, batch_size: int, gamma: float, n_step: int = 1) -> Batch:
+        """
+        Draw transitions uniformly, with replacement.
+
+        Up to `n_step` rewards are summed: fewer where the episode, or what is known of it, ends
+        before; then the value of the last known state is bootstrapped unless it is terminal.
+        Raises ReplayError when there is nothing to draw.
+        """
+        with self._lock:
+            slots = self._draw(batch_size)
+            reward: NDArray[np.float64] = np.zeros(batch_size)
+            discount: NDArray[np.float64] = np.ones(batch_size)
+            last, more = slots, np.ones(batch_size, np.bool_)
+            for _ in range(n_step):
+                reward += np.where(more, discount * self._columns['reward'][last], 0.0)
+                discount = np.where(more, discount * gamma, discount)
+                last = np.where(more, self._next[last] % self.capacity, last)
+                more = self._next[last] != NONE
+            discount[self._columns['is_terminal'][last]] = 0.0
+            state, action = self._columns['state'], self._columns['action']
+            return Batch(self._stacks(slots), torch.from_numpy(state[slots]),
+                         torch.from_numpy(action[slots]),
+                         torch.from_numpy(reward.astype(np.float32)), self._stacks(last),
+                         torch.from_numpy(state[last]),
+                         torch.from_numpy(discount.astype(np.float32)))
+
+    def _checked(self, record: StepRecord
+                 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
+        if record.episode < 0 or record.step < 0:
+            raise ReplayError(f'{where}: episode and step must not be negative')
+        if record.is_terminal and not record.is_last:
+            raise ReplayError(f'{where}: is_terminal without is_last')
+        size = (self.frame_size, self.frame_size)
+        frame = record.frame
+        if self.frames and (frame.shape != size or frame.dtype != np.uint8):
+            raise ReplayError(f'{where}: frame is {frame.dtype}{list(frame.shape)}, expected '
+                              f'uint8{list(size)}')
+        state = _numbers(where, 'state', record.state, self.state_size)
+        if record.is_last:
+            return state, np.zeros(ACTION_SIZE, np.float32), 0.0
+        if record.action is None or record.reward is None:
+            raise ReplayError(f'{where}: no action or no reward, though it is not the last step')
+        action = _numbers(where, 'action', record.action, ACTION_SIZE)
+        if np.abs(action).max() > 1.0:
+            raise ReplayError(f'{where}: action {action.tolist()} is outside [-1, 1]')
+        if not np.isfinite(record.reward):
+            raise ReplayError(f'{where}: reward {record.reward} is not finite')
+        return state, action, float(record.reward)
+
+    def _stack_up(self, serial: int, previous: int, is_first: bool) -> None:
+        stack, slot = self._columns['stack'], serial % self.capacity
+        if previous != NONE:
+            stack[slot, :-1] = stack[previous % self.capacity, 1:]
+        else:
+            # After a lost step the frames before are not known: not a stack to learn from yet.
+            stack[slot] = serial if is_first else NONE
+        stack[slot, -1] = serial
+
+    def _link(self, previous: int, serial: int) -> None:
+        slot = previous % self.capacity
+        self._next[slot] = serial
+        oldest_frame = int(self._columns['stack'][slot, 0])
+        if oldest_frame >= self._first:
+            self._needed_by[oldest_frame % self.capacity] += 1
+            self._available += 1
+
+    def _draw(self, count: int) -> NDArray[np.int64]:
+        if not self._available:
+            raise ReplayError('replay: no transition to sample yet; add two consecutive steps of '
+                              'an episode first')
+        stack = self._columns['stack']
+        if self._available * 4 < self.steps:  # so few that drawing and rejecting would take long
+            whole = (self._next != NONE) & (stack[:, 0] >= self._first)
+            return self._random.choice(np.flatnonzero(whole), count)
+        found = np.empty(0, np.int64)
+        while len(found) < count:
+            serials = self._random.integers(self._first, self._total, 2 * count)
+            slots = serials % self.capacity
+            whole = (self._next[slots] != NONE) & (stack[slots, 0] >= self._first)
+            found = np.concatenate((found, slots[whole]))
+        return found[:count]
+
+    def _stacks(self, slots: NDArray[np.int64]) -> Tensor:
+        frame, stack = self._columns['frame'], self._columns['stack'][slots] % self.capacity
+        gathered = np.empty((len(slots), *frame.shape[1:], self.frames), np.uint8)
+        for index in range(self.frames):
+            gathered[..., index] = frame[stack[:, index]]
+        return torch.from_numpy(gathered).permute(0, 3, 1, 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the segments' content, as plain values that JSON can hold."""
+        with self._lock:
+            return {'frames': self.frames, 'frame_size': self.frame_size,
+                    'state_size': self.state_size, 'first': self._first, 'total': self._total,
+                    'random': self._random.bit_generator.state,
+                    'streams': [[*key, *dataclasses.astuple(stream)]
+                                for key, stream in self._streams.items()]}
+
+    def segment(self, index: int, total: int) -> dict[str, NDArray[Any]]:
+        """Return copies of the columns of the index-th 1024 steps, as far as below `total`."""
+        with self._lock:
+            start = max(index * SEGMENT, self._first)
+            serials = np.arange(start, max(start, min((index + 1) * SEGMENT, total)))
+            return {'serial': serials, **{name: column[serials % self.capacity]
+                                          for name, column in self._columns.items()}}
+
+    def load_state_dict(self, values: Mapping[str, Any],
+                        segments: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+        """
+        Become the buffer that was exported, as far as the capacity goes.
+
+        `segments` come in order. Raises ReplayError when the sizes differ.
+        """
+        for name in ('frames', 'frame_size', 'state_size'):
+            if values[name] != getattr(self, name):
+                raise ReplayError(f'replay: stored with {name} = {values[name]}, this one has '
+                                  f'{getattr(self, name)}')
+        with self._lock:
+            self.lineage = object()
+            self._total = int(values['total'])
+            self._first = max(int(values['first']), self._total - self.capacity)
+            self._next[:], self._needed_by[:] = NONE, 0
+            expected = self._first
+            for segment in segments:
+                kept = (segment['serial'] >= self._first) & (segment['serial'] < self._total)
+                serials = segment['serial'][kept]
+                if len(serials) and serials[0] > expected:
+                    # Steps that were overwritten while the export was being written.
+                    self._first = int(serials[0])
+                    self._next[:] = NONE
+                expected = int(serials[-1]) + 1 if len(serials) else expected
+                slots = serials % self.capacity
+                for name, column in self._columns.items():
+                    column[slots] = segment[name][kept]
+                previous = self._columns['previous'][slots]
+                known = previous >= self._first
+                self._next[previous[known] % self.capacity] = serials[known]
+            if expected != self._total:
+                raise ReplayError(f'replay: stored segments end at step {expected} of '
+                                  f'{self._total}')
+            slots = np.arange(self._first, self._total) % self.capacity
+            oldest = self._columns['stack'][slots, 0]
+            whole = (self._next[slots] != NONE) & (oldest >= self._first)
+            np.add.at(self._needed_by, oldest[whole] % self.capacity, 1)
+            self._available = int(whole.sum())
+            self._streams = {(vehicle, session): _Stream(*rest)
+                             for vehicle, session, *rest in values['streams']}
+            self._random.bit_generator.state = values['random']
+
+
+def _numbers(where: str, name: str, values: NDArray[np.float32], size: int
+             ) -> NDArray[np.float32]:
+    numbers = np.asarray(values, np.float32)
+    if numbers.shape != (size,):
+        raise ReplayError(f'{where}: {name} has shape {list(numbers.shape)}, expected [{size}]')
+    if not np.isfinite(numbers).all():
+        raise ReplayError(f'{where}: {name} {numbers.tolist()} is not finite')
+    return numbers
+
+
+def _continues(stream: _Stream, record: StepRecord) -> bool:
+    """Return whether `record` follows the stream's newest step directly; raise if it is late."""
+    where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
+    if (record.episode, record.step) <= (stream.episode, stream.step):
+        raise ReplayError(f'{where}: duplicate or out of order, it came after episode '
+                          f'{stream.episode} step {stream.step}')
+    if record.episode != stream.episode:
+        return False
+    if stream.is_last:
+        raise ReplayError(f'{where}: the episode ended at step {stream.step}')
+    if record.is_first:
+        raise ReplayError(f'{where}: is_first, but the episode already has step {stream.step}')
+    return record.step == stream.step + 1

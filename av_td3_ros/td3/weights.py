@@ -1,0 +1,88 @@
+"""Actor weights as data: safetensors bytes that are verified before anything drives on them."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
+
+
+class WeightsError(ValueError):
+    """Weights that do not verify."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorWeights:
+    """One version of the actor: safetensors `data` with its SHA-256 and architecture hash."""
+
+    version: int
+    architecture: str
+    data: bytes
+    sha256: str
+
+
+def pack(actor: Actor, version: int) -> ActorWeights:
+    """Return the actor's weights as float32 safetensors, ready to be sent."""
+    architecture = architecture_hash(actor.network)
+    tensors = {name: tensor.detach().to('cpu', torch.float32).contiguous()
+               for name, tensor in actor.state_dict().items()}
+    data = safetensors.torch.save(tensors, {'version': str(version),
+                                            'architecture': architecture})
+    return ActorWeights(version, architecture, data, hashlib.sha256(data).hexdigest())
+
+
+def unpack(weights: ActorWeights, network: NetworkSettings) -> dict[str, Tensor]:
+    """
+    Return the state dict of an actor of shape `network`, verified.
+
+    Raises WeightsError when the bytes do not match their hash, belong to another architecture or
+    version, cannot be parsed, or hold a wrong shape or a value that is not finite.
+    """
+    found = hashlib.sha256(weights.data).hexdigest()
+    if found != weights.sha256:
+        raise WeightsError(f'weights {weights.version}: SHA-256 is {found[:12]}..., expected '
+                           f'{weights.sha256[:12]}...; refused')
+    expected = architecture_hash(network)
+    if weights.architecture != expected:
+        raise WeightsError(f'weights {weights.version}: architecture is '
+                           f'{weights.architecture[:12]}..., expected {expected[:12]}...; give '
+                           'learner and policy the same network settings')
+    try:
+        tensors = safetensors.torch.load(weights.data)
+        about = _metadata(weights.data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise WeightsError(f'weights {weights.version}: not safetensors ({error})') from error
+    for name, given in (('version', str(weights.version)), ('architecture', expected)):
+        if about.get(name) != given:
+            raise WeightsError(f'weights {weights.version}: the data say {name} '
+                               f'{about.get(name)!r}, expected {given!r}')
+    check_tensors(tensors, network, f'weights {weights.version}')
+    return tensors
+
+
+def check_tensors(tensors: dict[str, Tensor], network: NetworkSettings, where: str) -> None:
+    """Raise WeightsError unless `tensors` are exactly an actor's parameters, all finite."""
+    with torch.device('meta'):
+        wanted = {name: t.shape for name, t in Actor(network).state_dict().items()}
+    for name in wanted.keys() ^ tensors.keys():
+        raise WeightsError(f'{where}: {name} is {"missing" if name in wanted else "unknown"}')
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name]:
+            raise WeightsError(f'{where}: {name} is {list(tensor.shape)}, expected '
+                               f'{list(wanted[name])}')
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f'{where}: {name} holds a value that is not finite')
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of safetensors bytes: a JSON header after its 8-byte length."""
+    length = int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:8 + length])
+    found = header.get('__metadata__', {})
+    return {str(key): str(value) for key, value in found.items()}
