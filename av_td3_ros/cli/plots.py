@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -231,8 +232,8 @@ def draw_paths(run: str | Path) -> Path:
     with matplotlib.rc_context({**STYLE, 'axes.grid': False}):
         if not by_place:
             return _save(_empty_figure('Driven paths'), run, 'paths')
-        figure = Figure(figsize=(1.2 + 4.4 * len(names), 0.9 + 4.2 * len(maps)),
-                        layout='constrained')
+        figure = Figure(figsize=(1.2 + 4.4 * len(names), 0.7 + 4.4 * len(maps)),
+                        layout='compressed')        # as constrained, for axes of fixed aspect
         panels = figure.subplots(len(maps), len(names), squeeze=False)
         fastest = max((float(path[:, 2].max()) for episodes in by_place.values()
                        for episode in episodes if len(path := _path(episode)) > 0), default=1.0)
@@ -263,7 +264,7 @@ def draw_paths(run: str | Path) -> Path:
                 panel.set_ylabel('y [m]')
                 for spine in panel.spines.values():
                     spine.set_visible(True)
-        scale = matplotlib.cm.ScalarMappable(colours, 'viridis')
+        scale = ScalarMappable(colours, 'viridis')
         figure.colorbar(scale, ax=panels, label='speed [m/s]', shrink=0.8, pad=0.01, aspect=30)
         figure.legend(handles=[_start_handle(), *_ending_handles(seen)],
                       loc='outside lower center', ncols=len(seen) + 1)

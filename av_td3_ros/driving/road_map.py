@@ -127,13 +127,13 @@ class RoadMap:
         """Parse OpenDRIVE text; errors call it by its `source`, a file, or else by its name."""
         self.name = name
         self.opendrive = opendrive
-        source = name if source is None else source
+        self._source = source = name if source is None else source
         sections = _lane_sections(opendrive, source)
         try:
             self.carla_map = carla.Map(name, opendrive)
-        except RuntimeError as error:
-            raise MapError(f'map {source!r}: CARLA cannot read this OpenDRIVE ({error}); '
-                           'check that it is OpenDRIVE 1.4 to 1.6') from error
+        except Exception as error:  # whatever C++ throws: the binding has no types of its own
+            raise MapError(f'map {source!r}: CARLA cannot read this OpenDRIVE ({error}); check '
+                           'that it is OpenDRIVE 1.4 to 1.6 and that its links exist') from error
         self.lanes: tuple[Lane, ...] = self._read_lanes(sections)
         if not self.lanes:
             raise MapError(f'map {source!r} has no driving lanes; a drivable map needs roads with '
@@ -151,6 +151,7 @@ class RoadMap:
         self._first_point = np.concatenate(
             [[0], np.cumsum([len(lane.points) for lane in self.lanes])])
         self._tree = cKDTree(points)
+        self._spawn_points: dict[tuple[float, float], tuple[Pose, ...]] = {}
 
     @classmethod
     def from_file(cls, path: str | Path) -> RoadMap:
@@ -250,6 +251,8 @@ class RoadMap:
         The first of a lane is half a spacing from its start. Raises nothing: a map of stubs that
         are all shorter than `room` has none.
         """
+        if (spacing, room) in self._spawn_points:
+            return self._spawn_points[spacing, room]
         poses = []
         for index, lane in enumerate(self.lanes):
             if lane.is_junction:
@@ -257,7 +260,8 @@ class RoadMap:
             for distance in np.arange(min(spacing, lane.length) / 2.0, lane.length, spacing):
                 if self._has_room(index, room - (lane.length - float(distance)), set()):
                     poses.append(lane.pose_at(float(distance)))
-        return tuple(poses)
+        self._spawn_points[spacing, room] = tuple(poses)
+        return self._spawn_points[spacing, room]
 
     def lane_ahead(self, start: Pose | LaneLocation, distance: float, spacing: float = 1.0,
                    rng: np.random.Generator | None = None) -> FloatArray:
@@ -349,6 +353,10 @@ class RoadMap:
             return None
         transforms = [waypoint.transform for waypoint in waypoints]
         points = np.array([(one.location.x, -one.location.y) for one in transforms])
+        if not np.isfinite(points).all():
+            raise MapError(f'map {self._source!r}: CARLA finds no place for points of road '
+                           f'{section.road_id}; write arcs of curvature 0 as lines and spirals '
+                           'of constant curvature as arcs')
         yaws = np.unwrap([math.radians(-one.rotation.yaw) for one in transforms])
         # s runs along the road; half of the lanes run against it.
         if np.dot(points[1] - points[0], (math.cos(yaws[0]), math.sin(yaws[0]))) < 0.0:

@@ -77,6 +77,7 @@ class EnvironmentNode(Node):
         self._asked_at = 0.0
         self._impulse: float | None = None
         self._invasions = 0
+        self._stamp_ns = 0
         self._refused = Throttle()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -118,7 +119,7 @@ class EnvironmentNode(Node):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         try:
-            self._handle(self._pairer.add_image(to_nanoseconds(message.header.stamp), message))
+            self._take(self._pairer.add_image(to_nanoseconds(message.header.stamp), message))
         except ValueError as error:
             self._refuse('image', error)
 
@@ -128,7 +129,7 @@ class EnvironmentNode(Node):
         except ValueError as error:
             self._refuse('odometry', error)
             return
-        self._handle(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
+        self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
 
     def _on_collision(self, message: CarlaCollisionEvent) -> None:
         impulse = message.normal_impulse
@@ -150,7 +151,7 @@ class EnvironmentNode(Node):
 
     # -- one frame with its odometry
 
-    def _handle(self, pairs: list[Pair]) -> None:
+    def _take(self, pairs: list[Pair]) -> None:
         for pair in pairs:
             try:
                 frame = self._frame(pair.image)
@@ -175,6 +176,7 @@ class EnvironmentNode(Node):
         return to_observation_frame(image, message.encoding, size)
 
     def _advance(self, frame: np.ndarray, vehicle: VehicleState) -> None:
+        self._stamp_ns = vehicle.stamp_ns
         if self._episode is None:
             if not self._ready(vehicle):
                 self._hold(vehicle)
@@ -272,7 +274,7 @@ class EnvironmentNode(Node):
         metrics = self._episode.summary()
         self._episode = None
         self._summaries.publish(_summary(metrics, reason, self.settings.vehicle, self._index,
-                                         self.get_clock().now().to_msg()))
+                                         to_stamp(self._stamp_ns)))
 
     def _refuse(self, what: str, error: ValueError) -> None:
         if self._refused.ready():

@@ -17,8 +17,9 @@ from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Transition
 from av_td3_msgs.srv import ResendTransitions
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_metrics, to_bytes, to_metrics
+from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.records import episode_record, status_record
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.ros.sequencer import Sequencer
 from av_td3_ros.settings import flatten, group, setting
@@ -221,7 +222,7 @@ class LearnerNode(Node):
             checkpoint=self._checkpoint, metrics=to_metrics(self._metrics))
         self._status.publish(status)
         if self._log is not None:
-            self._log.status(now - self._started, status, self._metrics)
+            self._log.status(now - self._started, status)
 
     def close(self) -> None:
         """Stop learning and write a last, complete checkpoint."""
@@ -248,19 +249,15 @@ class _RunLog:
         for name, value in metrics.items():
             self._board.add_scalar(f'learner/{name}', value, updates)
 
-    def status(self, wall_time: float, status: LearnerStatus, metrics: dict[str, float]) -> None:
-        self._write({'kind': 'learner', 'wall_time': wall_time, 'updates': status.updates,
-                     'transitions': status.transitions, 'episodes': status.episodes,
-                     'updates_per_second': status.updates_per_second,
-                     'replay_size': status.replay_size, 'world_waiting': status.world_waiting,
-                     'policy_version': status.policy_version, 'metrics': metrics})
+    def status(self, wall_time: float, status: LearnerStatus) -> None:
+        self._write({**status_record(status), 'wall_time': wall_time})
 
     def episode(self, wall_time: float, transitions: int, message: EpisodeSummary) -> None:
         values = episode_record(message)
-        self._write({'kind': 'episode', 'wall_time': wall_time, 'transitions': transitions,
-                     **values})
+        self._write({**values, 'wall_time': wall_time, 'transitions': transitions})
         for name in ('return', 'route_completion', 'mean_speed', 'steps'):
-            self._board.add_scalar(f'episode/{name}', values[name], transitions)
+            if name in values:
+                self._board.add_scalar(f'episode/{name}', values[name], transitions)
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._lock:
@@ -270,12 +267,6 @@ class _RunLog:
     def close(self) -> None:
         self._lines.close()
         self._board.close()
-
-
-def episode_record(message: EpisodeSummary) -> dict[str, Any]:
-    """Return an episode summary as plain values, named as EpisodeMetrics.to_dict names them."""
-    return {'min_ttc': None, **from_metrics(message.metrics), 'vehicle': message.vehicle,
-            'episode': message.episode, 'result': message.result, 'success': message.success}
 
 
 def _record(message: Transition) -> StepRecord:

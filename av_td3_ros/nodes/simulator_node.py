@@ -86,19 +86,19 @@ class SimulatorNode(Node):
         def publisher(kind: type, name: str, profile=qos.SENSOR):
             return self.create_publisher(kind, f'~/output/{name}', profile)
 
-        self._clock = publisher(Clock, 'clock')
-        self._status = publisher(CarlaStatus, 'status')
-        self._world_info = publisher(CarlaWorldInfo, 'world_info', qos.LATCHED)
-        self._vehicle_info = publisher(CarlaEgoVehicleInfo, 'vehicle_info', qos.LATCHED)
-        self._path = publisher(Path, 'path', qos.LATCHED)
-        self._odometry = publisher(Odometry, 'odometry')
-        self._speed = publisher(Float32, 'speedometer')
-        self._vehicle_status = publisher(CarlaEgoVehicleStatus, 'vehicle_status')
-        self._imu = publisher(Imu, 'imu')
-        self._collision = publisher(CarlaCollisionEvent, 'collision')
-        self._lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion')
-        self._camera_info = publisher(CameraInfo, 'camera_info')
-        self._image = publisher(Image, 'image')
+        self._to_clock = publisher(Clock, 'clock')
+        self._to_status = publisher(CarlaStatus, 'status')
+        self._to_world_info = publisher(CarlaWorldInfo, 'world_info', qos.LATCHED)
+        self._to_vehicle_info = publisher(CarlaEgoVehicleInfo, 'vehicle_info', qos.LATCHED)
+        self._to_path = publisher(Path, 'path', qos.LATCHED)
+        self._to_odometry = publisher(Odometry, 'odometry')
+        self._to_speed = publisher(Float32, 'speedometer')
+        self._to_vehicle_status = publisher(CarlaEgoVehicleStatus, 'vehicle_status')
+        self._to_imu = publisher(Imu, 'imu')
+        self._to_collision = publisher(CarlaCollisionEvent, 'collision')
+        self._to_lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion')
+        self._to_camera_info = publisher(CameraInfo, 'camera_info')
+        self._to_image = publisher(Image, 'image')
 
     def _make_subscriptions(self) -> None:
         def subscribe(kind: type, name: str, callback, profile=qos.SENSOR):
@@ -202,7 +202,7 @@ class SimulatorNode(Node):
         else:
             path.poses = [PoseStamped(header=path.header, pose=to_pose_message(Pose(x, y, yaw)))
                           for x, y, yaw in route.points.tolist()]
-        self._path.publish(path)
+        self._to_path.publish(path)
 
     # -- what goes out
 
@@ -211,7 +211,7 @@ class SimulatorNode(Node):
 
     def _publish_constants(self) -> None:
         road_map, about = self._world.road_map, self._world.vehicle_info()
-        self._world_info.publish(CarlaWorldInfo(
+        self._to_world_info.publish(CarlaWorldInfo(
             map_name=road_map.name, opendrive=road_map.opendrive))
         info = CarlaEgoVehicleInfo(
             id=EGO_ID, type=about.type, rolename=self.settings.vehicle, mass=about.mass,
@@ -220,41 +220,41 @@ class SimulatorNode(Node):
             tire_friction=wheel.tire_friction, max_steer_angle=wheel.max_steer_angle,
             radius=wheel.radius, position=Vector3(x=wheel.x, y=wheel.y, z=wheel.radius))
             for wheel in about.wheels]
-        self._vehicle_info.publish(info)
+        self._to_vehicle_info.publish(info)
 
     def _publish(self, snapshot: Snapshot) -> None:
         """Tell of one tick in the bridge's order: status, clock, vehicle, events, camera."""
         role = self.settings.vehicle
-        self._status.publish(CarlaStatus(
+        self._to_status.publish(CarlaStatus(
             frame=snapshot.frame, fixed_delta_seconds=self.settings.world.fixed_delta_seconds,
             synchronous_mode=self._lockstep,
             synchronous_mode_running=self._lockstep and not self._paused))
-        self._clock.publish(Clock(clock=to_stamp(snapshot.stamp_ns)))
+        self._to_clock.publish(Clock(clock=to_stamp(snapshot.stamp_ns)))
         here, ego = self._header('map'), snapshot.ego
         odometry = Odometry(header=here, child_frame_id=role)
         odometry.pose.pose = to_pose_message(Pose(ego.x, ego.y, ego.yaw))
         odometry.twist.twist.linear.x = ego.speed
         odometry.twist.twist.linear.y = ego.lateral_speed
         odometry.twist.twist.angular.z = ego.yaw_rate
-        self._odometry.publish(odometry)
-        self._speed.publish(Float32(data=ego.speed))
+        self._to_odometry.publish(odometry)
+        self._to_speed.publish(Float32(data=ego.speed))
         status = CarlaEgoVehicleStatus(
             header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),
             orientation=to_quaternion(ego.yaw), control=self._command)
         longitudinal, lateral = snapshot.acceleration
         status.acceleration.linear.x, status.acceleration.linear.y = longitudinal, lateral
-        self._vehicle_status.publish(status)
+        self._to_vehicle_status.publish(status)
         imu = Imu(header=self._header(f'{role}/imu'), orientation=to_quaternion(ego.yaw))
         imu.angular_velocity.z = ego.yaw_rate
         imu.linear_acceleration = Vector3(x=longitudinal, y=lateral, z=9.81)
-        self._imu.publish(imu)
+        self._to_imu.publish(imu)
         if snapshot.collision is not None:
             x, y = snapshot.collision.normal_impulse
-            self._collision.publish(CarlaCollisionEvent(
+            self._to_collision.publish(CarlaCollisionEvent(
                 header=here, other_actor_id=snapshot.collision.other_id,
                 normal_impulse=Vector3(x=x, y=y)))
         if snapshot.lane_invasion:
-            self._lane_invasion.publish(CarlaLaneInvasionEvent(
+            self._to_lane_invasion.publish(CarlaLaneInvasionEvent(
                 header=here, crossed_lane_markings=list(snapshot.lane_invasion)))
         if snapshot.image is not None:
             self._publish_image(snapshot)
@@ -263,12 +263,12 @@ class SimulatorNode(Node):
         header = self._header(f'{self.settings.vehicle}/rgb_front')
         height, width = snapshot.image.shape[:2]
         fx, fy, cx, cy = self._world.camera.intrinsics()
-        self._camera_info.publish(CameraInfo(
+        self._to_camera_info.publish(CameraInfo(
             header=header, height=height, width=width, distortion_model='plumb_bob',
             d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
             r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
             p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]))
-        self._image.publish(Image(
+        self._to_image.publish(Image(
             header=header, height=height, width=width, encoding='bgra8', is_bigendian=0,
             step=4 * width, data=to_bytes(snapshot.image)))
 

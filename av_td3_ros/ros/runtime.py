@@ -95,14 +95,14 @@ def die_with_parent() -> None:
         sys.exit(f'the session {parent} that started this node is gone')
 
 
-def make_executor() -> Any:
+def make_executor(context: Any = None) -> Any:
     """Return the fastest executor this rclpy has: events where there, else single-threaded."""
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:
         from rclpy.executors import SingleThreadedExecutor
-        return SingleThreadedExecutor()
-    executor = EventsExecutor()
+        return SingleThreadedExecutor(context=context)
+    executor = EventsExecutor(context=context)
     faulthandler.disable()  # it prints a traceback on SIGTERM's way out of C++ otherwise
     return executor
 

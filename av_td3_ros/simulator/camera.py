@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,9 +16,10 @@ from av_td3_ros.simulator.appearance import (
     TEXTURE_NEUTRAL,
     TEXTURE_SIZE,
     Appearance,
-    Colour,
 )
-from av_td3_ros.simulator.scenery import ASPHALT, BUILDING, POST, TREE, TRUNK_SHARE, Scenery
+from av_td3_ros.simulator.bodies import VEHICLE, Parts, corners, paint_boxes, parts_of
+from av_td3_ros.simulator.projection import cut_ahead, paint_order
+from av_td3_ros.simulator.scenery import ASPHALT, Scenery
 
 Image = NDArray[np.uint8]
 IntArray = NDArray[np.int32]
@@ -26,20 +27,13 @@ IntArray = NDArray[np.int32]
 NEAR = 0.2  # m, nothing closer than this is drawn
 SHIFT = 4  # fractional bits of the pixel coordinates given to OpenCV
 FARTHEST_TEXTURE = 45.0  # m; farther away the ground's grain is finer than a pixel
+SHADOW_MARGIN = 0.12  # m by which a vehicle darkens the ground beside it
 NOISE_MARGIN = 64  # pixels by which the noise is larger than the image
-GLASS: Colour = (52.0, 44.0, 38.0)
-TRUNK: Colour = (44.0, 62.0, 84.0)
-_BOX_COLOURS: dict[int, tuple[Colour, ...]] = {
-    BUILDING: ((110.0, 130.0, 168.0), (172.0, 184.0, 192.0), (120.0, 140.0, 150.0),
-               (92.0, 104.0, 150.0), (196.0, 200.0, 188.0)),
-    TREE: ((52.0, 104.0, 58.0), (48.0, 88.0, 72.0), (60.0, 120.0, 84.0)),
-    POST: ((150.0, 150.0, 150.0), (70.0, 70.0, 190.0))}
 
-# Corners 0-3 stand on the lower level, 4-7 above them; faces 0-3 are the sides front, left, back,
-# right, 4 the top and 5 the bottom.
-_CORNER_SIGNS = np.array([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
-_FACES = np.array([[0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6], [3, 0, 4, 7],
-                   [4, 5, 6, 7], [0, 1, 2, 3]])
+# Corners 0-3 stand on the lower level, 4-7 above them. Faces are painted in this order: top and
+# bottom first, since one seen edge-on spills a pixel; then the sides front, left, back, right.
+_FACES = np.array([[4, 5, 6, 7], [0, 1, 2, 3],
+                   [0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6], [3, 0, 4, 7]])
 _SIDE_AZIMUTHS = np.array([0.0, 0.5, 1.0, -0.5]) * math.pi
 
 
@@ -94,6 +88,14 @@ class _Dressed:
     piece_missing: NDArray[np.bool_]
     box_colours: FloatArray
     noise: Image | None
+
+
+class _Standing(NamedTuple):
+    """Hold what stands in view, far to near: boxes (N, 6), BGR colours (N, 3), kinds (N,)."""
+
+    boxes: FloatArray
+    colours: FloatArray
+    kinds: NDArray[np.int8]
 
 
 class Camera:
@@ -154,9 +156,9 @@ class Camera:
         look = dressed.appearance
         place = self._place(pose)
         image = dressed.background.copy()
+        standing = self._standing(place, vehicles or Vehicles(), dressed)
         self._paint_ground(image, place, dressed)
-        if vehicles is not None and len(vehicles.boxes):
-            self._paint_contact_shadows(image, place, vehicles.boxes, look)
+        self._paint_contact_shadows(image, place, standing, look)
         if look.texture is not None:
             self._paint_texture(image, place, look.texture)
         if dressed.haze is not None:
@@ -164,7 +166,8 @@ class Camera:
             rows = image[start]
             cv2.multiply(rows, clear, dst=rows, scale=1.0 / 255.0)
             cv2.add(rows, veil, dst=rows)
-        self._paint_boxes(image, place, vehicles or Vehicles(), dressed)
+        self._paint_parts(image, place, parts_of(
+            standing.boxes, standing.colours, standing.kinds, self.settings.z), dressed)
         if look.blur > 0.0:
             cv2.GaussianBlur(image, (3, 3), look.blur, dst=image)
         if dressed.noise is not None:
@@ -175,6 +178,22 @@ class Camera:
             cv2.addWeighted(image, 1.0, noise, 1.0, -128.0, dst=image)
         self._frame += 1
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), np.uint8)
+
+    def _standing(self, place: Pose, vehicles: Vehicles, dressed: _Dressed) -> _Standing:
+        """Return the boxes in view, the farthest first."""
+        near = self.scenery.around(place.x, place.y, self.settings.draw_distance)
+        boxes = np.concatenate([near.boxes, vehicles.boxes])
+        flat = boxes[:, :2] - (place.x, place.y)
+        radii = 0.5 * np.hypot(boxes[:, 3], boxes[:, 4])
+        seen = self._in_view(flat, radii, place)
+        seen &= np.hypot(flat[:, 0], flat[:, 1]) - radii < self.settings.draw_distance
+        chosen = np.flatnonzero(seen)
+        cosine, sine = math.cos(place.yaw), math.sin(place.yaw)
+        turn = np.array([[cosine, -sine], [sine, cosine]])
+        order = chosen[paint_order((corners(boxes[chosen]) - (place.x, place.y)) @ turn)]
+        colours = np.concatenate([dressed.box_colours[near.box_ids], vehicles.colours])
+        kinds = np.concatenate([near.box_kinds, np.full(len(vehicles.boxes), VEHICLE, np.int8)])
+        return _Standing(boxes[order], colours[order], kinds[order])
 
     # -- the camera's own geometry
 
@@ -240,7 +259,7 @@ class Camera:
         self._dressed = _Dressed(look, self._background(look), self._haze(look),
                                  np.array(look.horizon), colours,
                                  missing & (everything.layers != ASPHALT),
-                                 _colour_boxes(everything.box_kinds, rng), noise)
+                                 paint_boxes(everything.box_kinds, rng), noise)
         self._frame = 0
         return self._dressed
 
@@ -278,8 +297,6 @@ class Camera:
 
     def _paint_ground(self, image: Image, place: Pose, dressed: _Dressed) -> None:
         near = self.scenery.around(place.x, place.y, self.settings.draw_distance)
-        if not len(near.pieces):
-            return
         origin = np.array([place.x, place.y], np.float32)
         seen = self._in_view(near.piece_centres - origin, near.piece_radii, place)
         seen &= ~dressed.piece_missing[near.piece_ids]
@@ -289,35 +306,24 @@ class Camera:
         turn, offset = self._ground_projection(place)
         projected = ((near.pieces[chosen] - origin).reshape(-1, 2) @ turn.astype(np.float32)
                      + offset.astype(np.float32)).reshape(len(chosen), -1, 3)
-        depth = projected[..., 2]
-        nearest = depth.min(axis=1)
-        whole = nearest >= NEAR
-        pixels = projected[..., :2] / np.maximum(depth, np.float32(NEAR))[..., None]
-        low, high = pixels.min(axis=1), pixels.max(axis=1)
-        inside = ((high[:, 0] > -1.0) & (low[:, 0] < image.shape[1])
-                  & (high[:, 1] > -1.0) & (low[:, 1] < image.shape[0])) | ~whole
-        inside &= depth.max(axis=1) > NEAR
-        points = _fixed(pixels)
+        polygons = _polygons(projected)
         colours = dressed.piece_colours[near.piece_ids[chosen]].tolist()
         smooth = (near.layers[chosen] != ASPHALT).tolist()
-        for index in np.flatnonzero(inside).tolist():
-            polygon = points[index]
-            if not whole[index]:
-                polygon = _cut(projected[index].tolist())
-            cv2.fillPoly(image, [polygon], colours[index],
-                         cv2.LINE_AA if smooth[index] else cv2.LINE_8, SHIFT)
+        for polygon, colour, is_paint in zip(polygons, colours, smooth, strict=True):
+            if len(polygon) > 2:
+                cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA if is_paint else cv2.LINE_8,
+                             SHIFT)
 
-    def _paint_contact_shadows(self, image: Image, place: Pose, boxes: FloatArray,
+    def _paint_contact_shadows(self, image: Image, place: Pose, standing: _Standing,
                                look: Appearance) -> None:
         """Darken the ground under the vehicles, so that they stand on it."""
-        flat = boxes[:, :2] - (place.x, place.y)
-        radii = 0.5 * np.hypot(boxes[:, 3], boxes[:, 4])
-        near = self._in_view(flat, radii, place) & (np.hypot(flat[:, 0], flat[:, 1]) < 60.0)
-        colour = tuple(0.35 * channel for channel in look.asphalt)
+        vehicles = standing.boxes[standing.kinds == VEHICLE]
+        if not len(vehicles):
+            return
         turn, offset = self._ground_projection(place)
-        for corners in _footprints(boxes[near], 0.12):
-            projected = (corners - (place.x, place.y)) @ turn + offset
-            polygon = _cut(projected.tolist())
+        ground = (corners(vehicles, SHADOW_MARGIN) - (place.x, place.y)) @ turn + offset
+        colour = tuple(0.35 * channel for channel in look.asphalt)
+        for polygon in _polygons(ground):
             if len(polygon) > 2:
                 cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_8, SHIFT)
 
@@ -339,41 +345,16 @@ class Camera:
         cv2.multiply(rows, cv2.cvtColor(pattern, cv2.COLOR_GRAY2BGR), dst=rows,
                      scale=1.0 / TEXTURE_NEUTRAL)
 
-    def _paint_boxes(self, image: Image, place: Pose, vehicles: Vehicles,
-                     dressed: _Dressed) -> None:
-        near = self.scenery.around(place.x, place.y, self.settings.draw_distance)
-        boxes = np.concatenate([near.boxes, vehicles.boxes])
-        if not len(boxes):
+    def _paint_parts(self, image: Image, place: Pose, painted: Parts, dressed: _Dressed) -> None:
+        """Paint upright boxes in their order."""
+        look, parts = dressed.appearance, painted.boxes
+        if not len(parts):
             return
-        flat = boxes[:, :2] - (place.x, place.y)
-        radii = 0.5 * np.hypot(boxes[:, 3], boxes[:, 4])
-        seen = self._in_view(flat, radii, place)
-        seen &= np.hypot(flat[:, 0], flat[:, 1]) - radii < self.settings.draw_distance
-        chosen = np.flatnonzero(seen)
-        if not len(chosen):
-            return
-        boxes = boxes[chosen]
-        colours = np.concatenate([dressed.box_colours[near.box_ids], vehicles.colours])[chosen]
-        kinds = np.concatenate([near.box_kinds, np.full(len(vehicles.boxes), -1)])[chosen]
-        cosine, sine = math.cos(place.yaw), math.sin(place.yaw)
-        turn = np.array([[cosine, -sine], [sine, cosine]])
-        order = paint_order((_footprints(boxes, 0.0) - (place.x, place.y)) @ turn)
-        boxes, colours, kinds = boxes[order], colours[order], kinds[order]
-        self._paint_parts(image, place, *_parts(boxes, colours, kinds, self.settings.z), dressed)
-
-    def _paint_parts(self, image: Image, place: Pose, parts: FloatArray, colours: FloatArray,
-                     tops: FloatArray, dressed: _Dressed) -> None:
-        """Paint upright boxes (N, 7: x, y, yaw, length, width, bottom, top) in their order."""
-        look = dressed.appearance
-        footprints = _footprints(parts[:, :5], 0.0)
-        corners = np.empty((len(parts), 8, 3))
-        corners[:, :4, :2] = footprints
-        corners[:, 4:, :2] = footprints
-        corners[:, :4, 2] = parts[:, 5, None]
-        corners[:, 4:, 2] = parts[:, 6, None]
-        projected = self._to_camera(corners, place) @ self._projection
+        solid = np.empty((len(parts), 2, 4, 3))
+        solid[..., :2] = corners(parts)[:, None]
+        solid[..., 2] = parts[:, 5:, None]
+        projected = self._to_camera(solid.reshape(-1, 8, 3), place) @ self._projection
         depth = projected[..., 2]
-        pixels = projected[..., :2] / np.maximum(depth, NEAR)[..., None]
         # A face is seen from where its outward normal points to.
         centre = np.array([place.x, place.y]) - parts[:, :2]
         cosine, sine = np.cos(parts[:, 2]), np.sin(parts[:, 2])
@@ -381,33 +362,23 @@ class Camera:
         aside = centre[:, 1] * cosine - centre[:, 0] * sine
         length, width = 0.5 * parts[:, 3], 0.5 * parts[:, 4]
         height = self.settings.z
-        seen = np.stack([ahead > length, aside > width, -ahead > length, -aside > width,
-                         height > parts[:, 6], height < parts[:, 5]], axis=1)
-        whole = depth.min(axis=1) >= NEAR
-        low, high = pixels.min(axis=1), pixels.max(axis=1)
-        inside = ((high[:, 0] > -1.0) & (low[:, 0] < image.shape[1])
-                  & (high[:, 1] > -1.0) & (low[:, 1] < image.shape[0])) | ~whole
-        seen &= (inside & (depth.max(axis=1) > NEAR))[:, None]
+        seen = np.stack([height > parts[:, 6], height < parts[:, 5], ahead > length,
+                         aside > width, -ahead > length, -aside > width], axis=1)
         light = np.empty((len(parts), 6))
-        light[:, :4] = look.shade(parts[:, 2, None] + _SIDE_AZIMUTHS)
-        light[:, 4] = look.shade_of_tops
-        light[:, 5] = 0.5 * look.light * look.ambient
-        lit = np.repeat(colours[:, None], 6, axis=1)
-        lit[:, 4] = tops
-        lit = self._hazy(np.minimum(lit * light[..., None], 255.0),
-                         depth.mean(axis=1)[:, None], dressed)
-        boxes, faces = np.nonzero(seen)
-        polygons = _fixed(pixels)[boxes[:, None], _FACES[faces]]
-        painted = lit[boxes, faces].tolist()
-        for index, box in enumerate(boxes.tolist()):
-            polygon = polygons[index]
-            if not whole[box]:
-                polygon = _cut(projected[box, _FACES[faces[index]]].tolist())
-                if len(polygon) < 3:
-                    continue
-            cv2.fillConvexPoly(image, polygon, painted[index], cv2.LINE_8, SHIFT)
+        light[:, 0] = look.shade_of_tops
+        light[:, 1] = 0.5 * look.light * look.ambient
+        light[:, 2:] = look.shade(parts[:, 2, None] + _SIDE_AZIMUTHS)
+        clear = np.exp(-look.haze * np.maximum(0.5 * (depth[:, 0] + depth[:, 6]), 0.0))
+        part, face = np.nonzero(seen)
+        paint = np.where((face == 0)[:, None], painted.tops[part], painted.sides[part])
+        lit = np.minimum(paint * light[part, face][:, None], 255.0)
+        colours = (dressed.horizon + (lit - dressed.horizon) * clear[part][:, None]).tolist()
+        polygons = _polygons(projected[part[:, None], _FACES[face]])
+        for polygon, colour in zip(polygons, colours, strict=True):
+            if len(polygon) > 2:
+                cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_8, SHIFT)
 
-    def _in_view(self, flat: NDArray[np.floating], radii: NDArray[np.floating],
+    def _in_view(self, flat: NDArray[np.floating[Any]], radii: NDArray[np.floating[Any]],
                  place: Pose) -> NDArray[np.bool_]:
         """Return which discs (N, 2) around points relative to the camera may be in the image."""
         cosine, sine = math.cos(place.yaw), math.sin(place.yaw)
@@ -415,139 +386,6 @@ class Camera:
         aside = np.abs(flat[:, 1] * cosine - flat[:, 0] * sine)
         half = self._half_view
         return np.asarray(aside * math.cos(half) - ahead * math.sin(half) <= radii)
-
-    def _hazy(self, colours: FloatArray, distance: NDArray[np.floating],
-              dressed: _Dressed) -> FloatArray:
-        """Return colours (..., 3) as seen from `distance` (...) m."""
-        clear = np.exp(-dressed.appearance.haze * np.maximum(distance, 0.0))[..., None]
-        return np.asarray(dressed.horizon + (colours - dressed.horizon) * clear)
-
-
-def paint_order(footprints: FloatArray) -> list[int]:
-    """
-    Return in which order upright boxes are painted, far to near, so that they hide each other
-    rightly.
-
-    footprints (N, 4, 2) are forward and left of the camera in m, convex and apart from each other.
-    Two boxes that a ray from the camera meets both are decided by that ray; boxes apart from each
-    other, ahead of one point, never hide each other in a circle (project the point to infinity).
-    Where footprints overlap, which has no right order, the farther middle comes first.
-    """
-    count = len(footprints)
-    order = np.argsort(-np.hypot(*footprints.mean(axis=1).T), kind='stable')
-    if count < 2:
-        return [int(one) for one in order]
-    low, high = _slopes(footprints[order])
-    first, second = np.triu_indices(count, 1)
-    start = np.maximum(low[first], low[second])
-    end = np.minimum(high[first], high[second])
-    shared = end - start > 1e-9
-    first, second = first[shared], second[shared]
-    ray = 0.5 * (start[shared] + end[shared])
-    sorted_footprints = footprints[order]
-    behind = (_entry(sorted_footprints[first], ray)
-              >= _entry(sorted_footprints[second], ray))
-    if behind.all():
-        return [int(one) for one in order]
-    far = np.where(behind, first, second).tolist()
-    close = np.where(behind, second, first).tolist()
-    waiting = [0] * count
-    hides: list[list[int]] = [[] for _ in range(count)]
-    for one, other in zip(far, close, strict=True):
-        waiting[other] += 1
-        hides[one].append(other)
-    left = list(range(count))
-    result: list[int] = []
-    while left:
-        chosen = next((one for one in left if waiting[one] == 0), left[0])
-        left.remove(chosen)
-        result.append(int(order[chosen]))
-        for other in hides[chosen]:
-            waiting[other] -= 1
-    return result
-
-
-def _slopes(footprints: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the least and greatest left over forward of what of each footprint is ahead."""
-    ahead = footprints[..., 0]
-    slopes = footprints[..., 1] / np.maximum(ahead, 1e-3)
-    low, high = slopes.min(axis=1), slopes.max(axis=1)
-    for index in np.flatnonzero((ahead < 1e-3).any(axis=1)):
-        corners = footprints[index].tolist()
-        cut = _cut_ahead([[y, 0.0, x] for x, y in corners], 1e-3)
-        values = [y / x for y, _, x in cut] or [0.0]
-        low[index], high[index] = min(values), max(values) if cut else -1.0
-    return low, high
-
-
-def _entry(footprints: FloatArray, slopes: FloatArray) -> FloatArray:
-    """Return how far ahead the rays (1, slope) enter the rectangles (N, 4, 2)."""
-    middle = footprints.mean(axis=1)
-    entry = np.full(len(footprints), -np.inf)
-    for one, other in ((0, 3), (1, 0)):
-        # Half the box along one of its own axes, pointing to a side.
-        axis = 0.5 * (footprints[:, one] - footprints[:, other])
-        square = (axis * axis).sum(axis=1)
-        along = axis[:, 0] + axis[:, 1] * slopes
-        centre = (axis * middle).sum(axis=1)
-        along = np.where(np.abs(along) < 1e-12, 1e-12, along)
-        entry = np.maximum(entry, np.minimum((centre - square) / along,
-                                             (centre + square) / along))
-    return entry
-
-
-def _parts(boxes: FloatArray, colours: FloatArray, kinds: NDArray[np.integer], eye: float
-           ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """
-    Return the upright boxes that things are made of, in painting order.
-
-    A vehicle is a body with a glass cabin, a tree a trunk with a crown; (M, 7) are x, y, yaw,
-    length, width, bottom, top; (M, 3) the colours of sides and tops.
-    """
-    count = len(boxes)
-    parts = np.zeros((count, 2, 7))
-    parts[:, :, :5] = boxes[:, None, :5]
-    parts[:, 0, 6] = boxes[:, 5]
-    sides = np.repeat(colours[:, None], 2, axis=1)
-    tops = sides.copy()
-    height = boxes[:, 5]
-    vehicle, tree = kinds == -1, kinds == TREE
-    for mask, split, bottom in ((vehicle, 0.58, 0.2), (tree, 0.35, 0.0)):
-        parts[mask, 0, 5] = bottom
-        parts[mask, 0, 6] = parts[mask, 1, 5] = split * height[mask]
-        parts[mask, 1, 6] = height[mask]
-    parts[vehicle, 1, 3] *= 0.55
-    parts[vehicle, 1, 4] *= 0.9
-    back = 0.04 * boxes[vehicle, 3]
-    parts[vehicle, 1, 0] -= back * np.cos(boxes[vehicle, 2])
-    parts[vehicle, 1, 1] -= back * np.sin(boxes[vehicle, 2])
-    sides[vehicle, 1] = GLASS
-    parts[tree, 0, 3:5] *= TRUNK_SHARE
-    sides[tree, 0] = tops[tree, 0] = TRUNK
-    # The level where two parts meet hides the upper one from an eye below it.
-    upper_first = vehicle & (eye < parts[:, 0, 6])
-    for array in (parts, sides, tops):
-        array[upper_first] = array[upper_first, ::-1]
-    used = parts[:, :, 6] > parts[:, :, 5]
-    return parts[used], sides[used], tops[used]
-
-
-def _footprints(boxes: FloatArray, margin: float) -> FloatArray:
-    """Return the corners (N, 4, 2) of boxes (N, 5 or more: x, y, yaw, length, width)."""
-    cosine, sine = np.cos(boxes[:, 2])[:, None], np.sin(boxes[:, 2])[:, None]
-    ahead = _CORNER_SIGNS[:, 0] * (0.5 * boxes[:, 3] + margin)[:, None]
-    aside = _CORNER_SIGNS[:, 1] * (0.5 * boxes[:, 4] + margin)[:, None]
-    return np.stack([boxes[:, 0, None] + cosine * ahead - sine * aside,
-                     boxes[:, 1, None] + sine * ahead + cosine * aside], axis=-1)
-
-
-def _colour_boxes(kinds: NDArray[np.integer], rng: np.random.Generator) -> FloatArray:
-    """Return a colour (B, 3) for every roadside box."""
-    colours = np.zeros((len(kinds), 3))
-    for kind, choices in _BOX_COLOURS.items():
-        mask = kinds == kind
-        colours[mask] = np.array(choices)[rng.integers(len(choices), size=int(mask.sum()))]
-    return colours * rng.uniform(0.85, 1.15, (len(kinds), 1))
 
 
 def _half_view(settings: CameraSettings, focal: float) -> float:
@@ -558,26 +396,20 @@ def _half_view(settings: CameraSettings, focal: float) -> float:
     return math.pi if ahead <= 0.0 else math.atan2(half_width, ahead)
 
 
-def _fixed(pixels: NDArray[np.floating]) -> IntArray:
-    """Return pixel coordinates as OpenCV's fixed-point integers."""
-    limit = 2.0 ** 20
-    fixed: IntArray = np.rint(np.clip(pixels, -limit, limit) * (1 << SHIFT)).astype(np.int32)
-    return fixed
+def _polygons(projected: NDArray[np.floating[Any]]) -> list[IntArray]:
+    """
+    Return polygons (N, V, 3: u, v, 1 times depth) in OpenCV's fixed-point pixels.
 
-
-def _cut(projected: list[list[float]]) -> IntArray:
-    """Return a polygon (u, v, 1 times depth) cut at the near plane, in fixed-point pixels."""
-    cut = _cut_ahead(projected, NEAR)
-    return _fixed(np.array([[u / depth, v / depth] for u, v, depth in cut]).reshape(-1, 2))
-
-
-def _cut_ahead(polygon: list[list[float]], least: float) -> list[list[float]]:
-    """Return the part of a polygon whose third coordinate is at least `least`."""
-    cut = []
-    for one, other in zip(polygon, polygon[1:] + polygon[:1], strict=True):
-        if one[2] >= least:
-            cut.append(one)
-        if (one[2] >= least) != (other[2] >= least):
-            share = (least - one[2]) / (other[2] - one[2])
-            cut.append([a + share * (b - a) for a, b in zip(one, other, strict=True)])
-    return cut
+    What is nearer than the near plane is cut off; a polygon with nothing left is empty.
+    """
+    depth = projected[..., 2]
+    scale = (1 << SHIFT) / np.maximum(depth, NEAR)
+    pixels = np.empty((*depth.shape, 2), np.int32)
+    for axis in (0, 1):
+        pixels[..., axis] = np.rint(projected[..., axis] * scale)
+    polygons = list(pixels)
+    if depth.size and depth.min() < NEAR:
+        partly = np.flatnonzero(depth.min(axis=1) < NEAR)
+        for index, cut in zip(partly.tolist(), cut_ahead(projected[partly], NEAR), strict=True):
+            polygons[index] = np.rint(cut[:, :2] * ((1 << SHIFT) / cut[:, 2:])).astype(np.int32)
+    return polygons

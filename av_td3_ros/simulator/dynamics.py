@@ -19,6 +19,7 @@ MODELS = {1: 'vehicle.ford.escort', 2: 'vehicle.bmw.320i', 3: 'vehicle.vw.vanago
 # Tyre slip is the sideways speed over the forward speed, so the single-track equations grow stiff
 # towards standstill; over this range of speeds (m/s) they take over from the kinematic ones.
 BLEND_FROM, BLEND_TO = 1.5, 3.5
+FRONT_GRIP = 0.9  # of the rear axle's, so that the car runs wide rather than round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +270,8 @@ class EgoVehicle:
         Return the derivative by `vehicle_dynamics_st`, whose tyres are linear, with real tyres.
 
         The slip angles that it sees are cut so that its forces end at the grip left beside the
-        longitudinal force.
+        longitudinal force. As in any car with stability control, braking does not unload the rear
+        axle into a spin: wheel loads stay those at rest, and the front axle gives way first.
         """
         _, _, steering, speed, yaw, yaw_rate, slip = state
         front = steering - slip - self.to_front_axle * yaw_rate / speed
@@ -277,17 +279,17 @@ class EgoVehicle:
         friction = self.tyre_friction * self.grip
         used = min(abs(acceleration) / (friction * GRAVITY), 0.95)
         largest = friction * math.sqrt(1.0 - used * used) / self._cornering_stiffness
-        front = largest * math.tanh(front / largest)
+        front = FRONT_GRIP * largest * math.tanh(front / (FRONT_GRIP * largest))
         rear = largest * math.tanh(rear / largest)
         slip_seen = self.to_rear_axle * yaw_rate / speed - rear
         steering_seen = front + slip_seen + self.to_front_axle * yaw_rate / speed
         derivative: list[float] = vehicle_dynamics_st(
-            [0.0, 0.0, steering_seen, speed, yaw, yaw_rate, slip_seen], [0.0, acceleration],
+            [0.0, 0.0, steering_seen, speed, yaw, yaw_rate, slip_seen], [0.0, 0.0],
             self._parameters)
         # The model keeps the speed of a sliding car; its sideways forces do slow it down.
         sliding = (front * self.to_rear_axle * math.sin(steering - slip)
                    - rear * self.to_front_axle * math.sin(slip)) / self.wheelbase
-        derivative[3] -= self._cornering_stiffness * GRAVITY * sliding
+        derivative[3] = acceleration - self._cornering_stiffness * GRAVITY * sliding
         derivative[0] = speed * math.cos(yaw + slip)
         derivative[1] = speed * math.sin(yaw + slip)
         return derivative

@@ -17,6 +17,7 @@ PIECE_LENGTH = 10.0  # m
 DASH_LENGTH, DASH_GAP = 3.0, 6.0  # m, a broken line outside towns
 SEAM = 0.06  # m by which neighbouring surfaces overlap
 CELL = 16.0  # m, grid of the look-up by position
+MOST_CELLS = 512  # cells kept, some 40 KB each
 
 ASPHALT, WHITE, YELLOW = 0, 1, 2  # layers; the higher is painted over the lower
 BUILDING, TREE, POST = 0, 1, 2
@@ -114,6 +115,8 @@ class Scenery:
         if found is None:
             found = self._gather((cell[0] + 0.5) * CELL, (cell[1] + 0.5) * CELL,
                                  distance + CELL / math.sqrt(2.0))
+            if len(self._found) >= MOST_CELLS:
+                del self._found[next(iter(self._found))]
             self._found[cell] = found
         return found
 

@@ -269,6 +269,10 @@ class Traffic:
             track = self._tracks[lane]
             if offset > SIGHT:
                 break
+            if math.hypot(track.middle_x - ego.x, track.middle_y - ego.y) > (
+                    track.reach + EGO_IN_WAY):
+                offset += track.length
+                continue
             away = np.hypot(track.points[:, 0] - ego.x, track.points[:, 1] - ego.y)
             first = 0 if offset >= 0.0 else min(int(-offset / track.grid) + 1, len(away) - 1)
             nearest = first + int(np.argmin(away[first:]))
@@ -389,6 +393,8 @@ class _Track:
         x, y, yaw = (np.interp(at, lane.distances, column) for column in
                      (lane.points[:, 0], lane.points[:, 1], lane.yaws))
         self.points = np.stack([x, y], axis=1)
+        self.middle_x, self.middle_y = (float(one.min() + one.max()) / 2.0 for one in (x, y))
+        self.reach = float(np.hypot(x - self.middle_x, y - self.middle_y).max())
         self.x: list[float] = x.tolist()
         self.y: list[float] = y.tolist()
         self.yaws: list[float] = yaw.tolist()

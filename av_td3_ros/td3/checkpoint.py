@@ -70,11 +70,13 @@ class Checkpoints:
 
     def save(self, agent: TD3, replay: ReplayBuffer | None = None,
              limiter: UpdateLimiter | None = None, counters: Mapping[str, Any] | None = None,
-             config: Mapping[str, Any] | None = None, score: float | None = None) -> Path:
+             config: Mapping[str, Any] | None = None, score: float | None = None,
+             pin: str | None = None) -> Path:
         """
         Write everything that learning needs to go on and return the checkpoint's folder.
 
         `counters` and `config` hold whatever the caller wants back, as far as JSON can hold it.
+        `pin` names a further link to the checkpoint, which is kept as long as the link is there.
         Call it between two updates. Raises OSError when the disk refuses.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -83,10 +85,10 @@ class Checkpoints:
         work = self.directory / f'{_WRITING}{final.name}'
         work.mkdir()
         tensors, state = _agent_state(agent)
-        state |= {'limiter': limiter.state_dict() if limiter else None,
+        state |= {'limiter': None if limiter is None else limiter.state_dict(),
                   'counters': dict(counters or {}), 'config': dict(config or {}),
                   'score': None if score is None else float(score),
-                  'replay': replay.state_dict() if replay else None}
+                  'replay': None if replay is None else replay.state_dict()}
         files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
                  _STATE: _write(work / _STATE, _json(state))}
         segments: dict[int, _Written] = {}
@@ -111,6 +113,8 @@ class Checkpoints:
         if score is not None and score > self._best_score():
             self._best = float(score)
             _point(self.directory / BEST, final.name)
+        if pin is not None:
+            _point(self.directory / pin, final.name)
         self._sweep()
         self._prune()
         return final
@@ -161,9 +165,9 @@ class Checkpoints:
                       key=lambda path: ((path / _MANIFEST).stat().st_mtime_ns, path.name))
 
     def _prune(self) -> None:
-        best = (self.directory / BEST).resolve()
+        linked = {path.resolve() for path in self.directory.iterdir() if path.is_symlink()}
         for path in self._folders()[:-self.keep]:
-            if path.resolve() != best:
+            if path.resolve() not in linked:
                 shutil.rmtree(path)
 
     def _sweep(self) -> None:

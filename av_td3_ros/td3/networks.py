@@ -142,8 +142,10 @@ class Actor(nn.Module):
     def act(self, frames: NDArray[np.uint8], state: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the action float32[2] for one observation: frames (F, H, W), state (S,)."""
         weight = next(self.head.parameters())
-        action = self(torch.from_numpy(frames)[None].to(weight.device),
-                      torch.from_numpy(state)[None].to(weight.device, weight.dtype))
+        # Views of received messages are often read-only, which torch does not like.
+        seen, numbers = (torch.from_numpy(np.require(array, requirements=['C', 'W']))[None]
+                         for array in (frames, state))
+        action = self(seen.to(weight.device), numbers.to(weight.device, weight.dtype))
         return action[0].float().cpu().numpy()  # type: ignore[no-any-return]
 
 

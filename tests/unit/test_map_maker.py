@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_a_rounded_corner_is_smooth_and_arrives(corner, end):
     pieces = map_maker.rounded_polyline((0, 0), [corner], end)
     assert [piece.length > 0 for piece in pieces] == [True] * 5
     assert max(abs(piece.end_curvature) for piece in pieces) == pytest.approx(1 / corner.radius)
-    for piece, after in zip(pieces, pieces[1:], strict=False):
+    for piece, after in itertools.pairwise(pieces):
         x, y, heading = end_of(piece)
         assert (x, y) == pytest.approx((after.x, after.y), abs=1e-5)
         assert math.remainder(heading - after.heading, math.tau) == pytest.approx(0, abs=1e-9)

@@ -10,7 +10,6 @@ import pytest
 
 from av_td3_ros.cli.plots import (
     draw_all,
-    draw_evaluation,
     draw_learning_curve,
     draw_losses,
     draw_paths,
@@ -122,16 +121,21 @@ def test_the_learning_curve_marks_how_episodes_ended(tmp_path):
 
 @pytest.mark.parametrize('records', [
     [learner(0)],
-    [learner(1, critic_loss=math.nan, actor_loss=math.inf)],
-    [learner(1, critic_loss=0.0), learner(2, critic_loss=-1.0)],
-    [{'kind': 'learner'}, {'kind': 'learner', 'metrics': None, 'updates': None}],
-    [{'kind': 'episode'}, {'kind': 'episode', 'transitions': 5, 'return': None}],
-    [{'kind': 'episode', 'transitions': 5, 'return': 1.0, 'result': 'unheard of'}],
-    [{'kind': 'episode', 'transitions': None, 'return': 'much', 'result': None}]])
-def test_odd_records_do_not_stop_a_plot(tmp_path, records):
+    [learner(1, critic_loss=math.nan, actor_loss=math.inf), learner(2, critic_loss=-1.0),
+     learner(3, critic_loss=0.0, q1_std=None), {'kind': 'learner'},
+     {'kind': 'learner', 'metrics': None, 'updates': None, 'wall_time': 'late'}]])
+def test_odd_learner_records_do_not_stop_a_plot(tmp_path, records):
     write_metrics(tmp_path, records)
-    for draw in (draw_learning_curve, draw_losses, draw_policy):
+    for draw in (draw_losses, draw_policy):
         assert picture(draw(tmp_path)).size
+
+
+def test_odd_episode_records_do_not_stop_a_plot(tmp_path):
+    write_metrics(tmp_path, [
+        {'kind': 'episode'}, {'kind': 'episode', 'transitions': 5, 'return': None},
+        {'kind': 'episode', 'transitions': 5, 'return': 1.0, 'result': 'unheard of'},
+        {'kind': 'episode', 'transitions': None, 'return': 'much', 'result': None}])
+    assert picture(draw_learning_curve(tmp_path)).size
 
 
 def test_paths_are_drawn_on_the_roads_of_their_map(tmp_path):
@@ -154,13 +158,13 @@ def test_maps_of_an_evaluation_each_get_their_row(tmp_path):
     assert picture(draw_paths(tmp_path)).shape[0] > 1.7 * one_row
 
 
-@pytest.mark.parametrize('path', [None, [], [[1.0, 2.0]], [[1, 2, 3]], [[0, 0, None], [1, 1, 2]],
-                                  [[0, 0, 1], 'x'], [[5, 5, 0], [5, 5, 0]]])
-def test_odd_paths_do_not_stop_the_plot(tmp_path, path):
-    (tmp_path / 'evaluation.json').write_text(json.dumps({
-        'map': 'nowhere', 'learned': driver('', path)}))
+@pytest.mark.parametrize('paths', [
+    [None], [[[0, 0, 1], 'x']],
+    [[], [[1.0, 2.0]], [[1, 2, 3]], [[0, 0, None], [1, 1, 2]], [[5, 5, 0], [5, 5, 0]]]])
+def test_odd_paths_do_not_stop_the_plot(tmp_path, paths):
+    (tmp_path / 'evaluation.json').write_text(json.dumps({'map': 'nowhere', 'learned': {
+        'episodes': [{'result': '', 'path': path} for path in paths]}}))
     assert picture(draw_paths(tmp_path)).size
-    assert picture(draw_evaluation(tmp_path)).size
 
 
 def test_lane_strips_cover_the_lanes(tmp_path):

@@ -181,7 +181,7 @@ def test_a_vehicle_at_a_dead_end_stops_and_comes_back_elsewhere():
         before = traffic.vehicles
         traffic.step(DT, None)
         for was, now in zip(before, traffic.vehicles, strict=True):
-            assert 0.0 <= now.x - now.length / 2 and now.x + now.length / 2 <= 400.0
+            assert now.length / 2 <= now.x <= 400.0 - now.length / 2
             jumps += math.hypot(now.x - was.x, now.y - was.y) > 5.0
     assert jumps >= 2
 

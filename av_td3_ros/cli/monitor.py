@@ -1,0 +1,77 @@
+"""What the command line hears of a running session."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from nav_msgs.msg import Odometry
+from rclpy.executors import ExternalShutdownException
+from sensor_msgs.msg import Image
+
+from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
+from av_td3_ros.driving.image import decode_image
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import to_nanoseconds
+from av_td3_ros.ros.records import episode_record, status_record
+from av_td3_ros.ros.runtime import make_executor
+
+
+class Monitor:
+    """Subscribe to a session's topics from a thread of its own; a context manager."""
+
+    def __init__(self, name: str, domain: int) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node(name, context=self._context)
+        self._executor = make_executor(self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name='monitor', daemon=True)
+
+    def on_status(self, topic: str, callback: Callable[[dict[str, Any]], None]) -> None:
+        """Hear of the learner, as the record that metrics.jsonl holds."""
+        self.node.create_subscription(
+            LearnerStatus, topic, lambda message: callback(status_record(message)), qos.STATUS)
+
+    def on_episode(self, topic: str, callback: Callable[[dict[str, Any]], None]) -> None:
+        """Hear of each episode's end, as the record that metrics.jsonl holds."""
+        self.node.create_subscription(
+            EpisodeSummary, topic, lambda message: callback(episode_record(message)), qos.EVENT)
+
+    def on_odometry(self, topic: str,
+                    callback: Callable[[int, float, float, float], None]) -> None:
+        """Hear stamp (ns), x, y (m) and speed (m/s) of the vehicle."""
+        def hear(message: Odometry) -> None:
+            position = message.pose.pose.position
+            callback(to_nanoseconds(message.header.stamp), position.x, position.y,
+                     message.twist.twist.linear.x)
+
+        self.node.create_subscription(Odometry, topic, hear, qos.EVENT)
+
+    def on_image(self, topic: str, callback: Callable[[np.ndarray], None]) -> None:
+        """See the camera's raw images, uint8 (H, W, channels)."""
+        def see(message: Image) -> None:
+            callback(decode_image(message.data, message.height, message.width,
+                                  message.encoding, message.step))
+
+        self.node.create_subscription(Image, topic, see, qos.EVENT)
+
+    def __enter__(self) -> Monitor:
+        """Begin to listen."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Leave the graph."""
+        self._context.try_shutdown()
+        self._thread.join(timeout=2.0)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
