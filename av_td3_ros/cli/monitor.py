@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import rclpy
 from nav_msgs.msg import Odometry
-from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
@@ -17,7 +16,7 @@ from av_td3_ros.driving.image import decode_image
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.records import episode_record, status_record
-from av_td3_ros.ros.runtime import make_executor
+from av_td3_ros.ros.runtime import make_executor, spin
 
 
 class Monitor:
@@ -29,7 +28,8 @@ class Monitor:
         self.node = rclpy.create_node(name, context=self._context)
         self._executor = make_executor(self._context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name='monitor', daemon=True)
+        self._thread = threading.Thread(
+            target=spin, args=(self._executor, self._context), name='monitor', daemon=True)
 
     def on_status(self, topic: str, callback: Callable[[dict[str, Any]], None]) -> None:
         """Hear of the learner, as the record that metrics.jsonl holds."""
@@ -69,9 +69,3 @@ class Monitor:
         """Leave the graph."""
         self._context.try_shutdown()
         self._thread.join(timeout=2.0)
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass

@@ -95,7 +95,8 @@ def _configured(options: argparse.Namespace) -> Config:
         map_file(name)
     chosen = {
         'simulator_node': {'seed': options.seed, 'vehicle': VEHICLE, 'world.map': options.map},
-        'environment_node': {'episodes.seed': options.seed, 'vehicle': VEHICLE},
+        'environment_node': {'episodes.seed': options.seed, 'vehicle': VEHICLE,
+                             'wait_for': 3},
         'policy_node': {'seed': options.seed, 'training': True},
         'learner_node': {'seed': options.seed, 'total_transitions': options.steps},
     }

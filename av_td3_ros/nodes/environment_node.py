@@ -54,6 +54,8 @@ class EnvironmentSettings:
                            'false on a real vehicle, whose route comes from outside')
     reset_timeout: float = setting(3.0, 'wall time in s after which a reset is asked for again',
                                    minimum=0.1, maximum=600.0)
+    wait_for: int = setting(2, 'subscribers of observations (policy, control, recorder) that must '
+                            'be there before the first episode', minimum=0, maximum=100)
     first_episode: int = setting(0, 'index of the first episode', minimum=0, maximum=2**31 - 1)
     episodes: EpisodePlanSettings = group(EpisodePlanSettings, 'starts and goals')
     frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
@@ -78,6 +80,7 @@ class EnvironmentNode(Node):
         self._impulse: float | None = None
         self._invasions = 0
         self._stamp_ns = 0
+        self._awaited = False
         self._refused = Throttle()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -219,7 +222,7 @@ class EnvironmentNode(Node):
 
     def _ready(self, vehicle: VehicleState) -> bool:
         """Return whether the vehicle stands at the start of a route that is known."""
-        if self._path is None:
+        if self._path is None or not self._is_awaited():
             return False
         if not self.settings.resets:
             return True
@@ -230,6 +233,12 @@ class EnvironmentNode(Node):
         first, last = self._path[0], self._path[-1]
         return (plan.start.distance(*first) < PATH_FITS
                 and plan.goal.distance(*last) < PATH_FITS)
+
+    def _is_awaited(self) -> bool:
+        """Return whether all who act on observations are there; asked until they are."""
+        self._awaited = (self._awaited or self._observations.get_subscription_count()
+                         >= self.settings.wait_for)
+        return self._awaited
 
     def _next_episode(self) -> None:
         if self.settings.resets:

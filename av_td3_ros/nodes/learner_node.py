@@ -47,6 +47,8 @@ class LearnerSettings:
     publish_every: int = setting(50, 'updates between two published policies', minimum=1)
     checkpoint_every: int = setting(2000, 'updates between two checkpoints', minimum=1)
     checkpoints_kept: int = setting(3, 'checkpoints that are kept beside the best', minimum=1)
+    skips_tolerated: int = setting(20, 'updates in a row that are not finite after which the last '
+                                   'checkpoint is restored', minimum=1)
     status_period: float = setting(1.0, 'wall time in s between two status messages',
                                    minimum=0.05, maximum=3600.0)
     pause_world: bool = setting(True, 'hold a lockstep world while learning is behind')
@@ -93,7 +95,7 @@ class LearnerNode(Node):
                                  qos.EVENT)
         self.create_timer(s.status_period, self._publish_status)
         if not s.resume:
-            self._save()  # the untrained policy, to compare with
+            self._save(pin='untrained')  # to compare with
         self._publish_weights()
         self._worker = threading.Thread(target=self._learn, name='learner')
         self._worker.start()
@@ -146,12 +148,31 @@ class LearnerNode(Node):
                 continue
             metrics = self._agent.train(self._replay)
             self._limiter.updated()
+            if self._agent.skipped_in_row:
+                self._recover()
+                continue
             if self._agent.updates % s.publish_every == 0:
                 self._publish_weights()
                 self._read(metrics)
             if self._agent.updates % s.checkpoint_every == 0:
                 self._save()
             self._hold_world()
+
+    def _recover(self) -> None:
+        """After too many updates in a row that were not finite, go back to the last checkpoint."""
+        if self._agent.skipped_in_row < self.settings.skips_tolerated:
+            return
+        latest = self._checkpoints.latest() if self._checkpoints else None
+        if latest is None:
+            self.get_logger().error(f'{self._agent.skipped_in_row} updates in a row were not '
+                                    'finite and there is no checkpoint to go back to')
+            self._agent.skipped_in_row = 0
+            return
+        skipped = self._agent.skipped
+        load(latest).restore(self._agent)
+        self._agent.skipped, self._agent.skipped_in_row = skipped, 0
+        self.get_logger().error(f'{self.settings.skips_tolerated} updates in a row were not '
+                                f'finite: went back to {latest}')
 
     def _finish(self) -> None:
         """Everything is received and learned from: stop the world, keep the result."""
@@ -175,14 +196,15 @@ class LearnerNode(Node):
             sha256=to_bytes(bytes.fromhex(weights.sha256)))
         self._weights.publish(message)
 
-    def _save(self) -> None:
+    def _save(self, pin: str | None = None) -> None:
         if self._checkpoints is None:
             return
         counters = {'policy_version': self._version, 'episodes': self._episodes,
                     'transitions': self._limiter.transitions}
         try:
             self._checkpoint = str(self._checkpoints.save(
-                self._agent, self._replay, self._limiter, counters, flatten(self.settings)))
+                self._agent, self._replay, self._limiter, counters, flatten(self.settings),
+                pin=pin))
         except OSError as error:
             self.get_logger().error(f'checkpoint not written, learning goes on: {error}')
 

@@ -75,6 +75,7 @@ class SimulatorNode(Node):
         self._override = False
         self._command = CarlaEgoVehicleControl(brake=1.0)
         self._goal: Pose | None = None
+        self._route_due = False
         self._refused = Throttle()
         self._make_publishers()
         self._make_subscriptions()
@@ -157,6 +158,8 @@ class SimulatorNode(Node):
 
     def _tick(self) -> None:
         self._steps_allowed = max(0, self._steps_allowed - 1)
+        if self._route_due:
+            self._route()
         command = self._command
         snapshot = self._world.tick(VehicleCommand(
             throttle=command.throttle, steer=-command.steer, brake=command.brake,
@@ -174,8 +177,7 @@ class SimulatorNode(Node):
             self.get_logger().warning(f'teleport refused: {error}')
             return
         self._world.teleport(pose)
-        if self._goal is not None:
-            self._route()
+        self._route_due = self._goal is not None
 
     def _on_velocity(self, message: Twist) -> None:
         if math.isfinite(message.linear.x):
@@ -187,10 +189,11 @@ class SimulatorNode(Node):
         except ValueError as error:
             self.get_logger().warning(f'goal refused: {error}')
             return
-        self._route()
+        self._route_due = True
 
     def _route(self) -> None:
         """Publish the shortest way from where the vehicle is to the goal."""
+        self._route_due = False
         assert self._goal is not None
         ego = self._world.ego_pose
         path = Path()

@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
 from av_td3_ros.paths import config_directory
 
 PARENT = 'AV_TD3_PARENT'
@@ -54,6 +57,8 @@ def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
         wanted['ROS_LOCALHOST_ONLY'] = '1'
     elif 'ROS_LOCALHOST_ONLY' not in environment:
         wanted['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    if (Path(sys.prefix) / 'share' / 'ament_index').is_dir():
+        wanted['AMENT_PREFIX_PATH'] = sys.prefix  # a virtual environment that is an underlay
     return {key: value for key, value in wanted.items() if key not in environment}
 
 
@@ -100,11 +105,23 @@ def make_executor(context: Any = None) -> Any:
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:
-        from rclpy.executors import SingleThreadedExecutor
         return SingleThreadedExecutor(context=context)
     executor = EventsExecutor(context=context)
     faulthandler.disable()  # it prints a traceback on SIGTERM's way out of C++ otherwise
     return executor
+
+
+def spin(executor: Any, context: Any) -> None:
+    """
+    Execute callbacks until the context is shut down.
+
+    Not by the events executor's own `spin`, which never returns after a signal.
+    """
+    try:
+        while context.ok():
+            executor.spin_once(timeout_sec=1.0)
+    except ExternalShutdownException:
+        pass
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
@@ -115,9 +132,6 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     the graph. A node that cannot start says why in one line and exits with 1.
     """
     os.environ.update(ros_environment(os.environ))
-    import rclpy
-    from rclpy.executors import ExternalShutdownException
-
     die_with_parent()
     rclpy.init(args=args)
     node = None
@@ -132,8 +146,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
         else:
             executor = make_executor()
             executor.add_node(node)
-            executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+            spin(executor, node.context)
+    except KeyboardInterrupt:
         pass
     finally:
         # A second signal must not interrupt what closes files.
