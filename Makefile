@@ -9,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 STEP := @requirements/step $(VENV)
-PINS := $(addprefix requirements/,ros-jazzy.txt build.txt run.txt dev.txt)
+PINS := $(addprefix requirements/,ros-jazzy.txt build.txt pip.txt run.txt dev.txt)
 MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs,\
 	$(addprefix ros2_ws/src/$(p)/,package.xml CMakeLists.txt msg/* srv/*)))
 

@@ -58,7 +58,7 @@ def described_fields(settings_type: type[Any], prefix: str = ''
 
 
 def flatten(settings: Any, prefix: str = '') -> dict[str, Any]:
-    """Return {dotted key: value} of every setting, tuples as lists (the form of ROS parameters)."""
+    """Return {dotted key: value} of all settings, tuples as lists (the form of ROS parameters)."""
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

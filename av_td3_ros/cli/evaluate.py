@@ -72,8 +72,9 @@ class Evaluation:
         return self._config.with_values({
             'simulator_node': {'world.map': self._map, 'seed': self._seed},
             'environment_node': {
-                'episodes.seed': self._seed, 'first_episode': 0, 'wait_for': 2, 'episodes.max_offset': 0.0,
-                'episodes.max_yaw_offset': 0.0, 'episodes.max_speed': 0.0},
+                'episodes.seed': self._seed, 'first_episode': 0, 'wait_for': 2,
+                'episodes.max_offset': 0.0, 'episodes.max_yaw_offset': 0.0,
+                'episodes.max_speed': 0.0},
             'policy_node': {'driver': driver, 'training': False,
                             'weights': str(weights) if weights else ''}})
 

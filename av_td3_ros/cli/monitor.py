@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
 
-from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
 from av_td3_ros.driving.image import decode_image
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds

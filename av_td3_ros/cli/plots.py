@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from av_td3_ros.cli.progress import MEAN_OF, drivers, interval, number, shown_metrics
+from av_td3_ros.paths import map_file
 
 # The colours of Okabe and Ito: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, RED = '#0072b2', '#e69f00', '#009e73', '#d55e00'
@@ -34,7 +35,6 @@ ENDINGS = {
 }
 LANE_WIDTH = 3.5            # m, drawn where the map gives no width
 LANE_SPACING = 2.0          # m between the points that lanes are drawn from
-MAP_FOLDER = Path(__file__).resolve().parents[2] / 'config' / 'maps'
 STYLE: dict[str, Any] = {
     'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.dpi': 110,
     'font.family': 'DejaVu Sans', 'font.size': 10,
@@ -277,13 +277,9 @@ def lane_strips(map_name: str) -> np.ndarray[Any, Any] | None:
 
     `map_name` is a map of config/maps or an OpenDRIVE file.
     """
-    candidates = (Path(map_name), MAP_FOLDER / f'{map_name}.xodr', MAP_FOLDER / map_name)
-    path = next((one for one in candidates if map_name and one.is_file()), None)
-    if path is None:
-        return None
     try:
         from av_td3_ros.driving.road_map import RoadMap
-        poses = RoadMap.from_file(path).sample_lane_points(LANE_SPACING)
+        poses = RoadMap.from_file(map_file(map_name)).sample_lane_points(LANE_SPACING)
         lanes = np.array([(pose.x, pose.y, pose.yaw) for pose in poses], dtype=np.float64)
     except (ImportError, ValueError, OSError):
         return None         # the paths are worth seeing without the road under them

@@ -27,6 +27,10 @@ class CommandSettings:
     steering_rate: float = setting(
         5.0, 'largest change of steer per second; 2 is from full right to full left in 1 s',
         minimum=0.1, maximum=1000.0)
+    steering_range: float = setting(
+        0.6, "share of the vehicle's steering range that steer = 1 commands; less makes the "
+        'vehicle easier to hold, but it must still get round its tightest corner',
+        minimum=0.05, maximum=1.0)
     stop_brake: float = setting(
         0.6, 'braking of a controlled stop, 0 to 1', minimum=0.05, maximum=1.0)
     stop_hold: float = setting(
@@ -87,14 +91,20 @@ def brake_action(previous_applied: npt.ArrayLike = (0.0, 0.0), elapsed: float = 
     return np.array((steer, -settings.stop_brake), dtype=np.float32)
 
 
-def to_carla(applied: npt.ArrayLike) -> CarlaCommand:
-    """Map an applied action to CARLA's command; raises ValueError when it is not finite."""
+def to_carla(applied: npt.ArrayLike, settings: CommandSettings | None = None) -> CarlaCommand:
+    """
+    Map an applied action to CARLA's command; raises ValueError when it is not finite.
+
+    steer = 1 becomes `steering_range` of the vehicle's steering.
+    """
+    settings = settings or CommandSettings()
     steer, acceleration = (float(one) for one in np.asarray(applied, dtype=np.float64))
     if not math.isfinite(steer + acceleration):
         raise ValueError(f'action ({steer}, {acceleration}) is not finite; limit it first')
     steer, acceleration = _clip(steer), _clip(acceleration)
     # Adding 0 turns -0 into 0, which is what people expect to read.
-    return CarlaCommand(throttle=max(acceleration, 0.0), steer=-steer + 0.0,
+    return CarlaCommand(throttle=max(acceleration, 0.0),
+                        steer=-steer * settings.steering_range + 0.0,
                         brake=max(-acceleration, 0.0) + 0.0)
 
 

@@ -29,7 +29,8 @@ class PursuitSettings:
         1.3, 'm from the rear axle forward to the point that the odometry follows',
         minimum=-5.0, maximum=5.0)
     max_steering_angle: float = setting(
-        0.6, 'angle of the front wheels in rad at steer = 1', minimum=0.05, maximum=1.5)
+        0.36, "angle of the front wheels in rad at steer = 1: the vehicle's own times "
+        'command.steering_range', minimum=0.05, maximum=1.5)
     look_ahead: float = setting(6.0, 'shortest look-ahead distance in m',
                                 minimum=1.0, maximum=50.0)
     look_ahead_time: float = setting(0.8, 'look-ahead in s of travel, where that is farther',

@@ -5,11 +5,11 @@ import dataclasses
 import time
 
 import numpy as np
+from av_td3_msgs.msg import Action, AppliedAction, Observation
 from carla_msgs.msg import CarlaEgoVehicleControl
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from av_td3_msgs.msg import Action, AppliedAction, Observation
 from av_td3_ros.driving.control import CommandSettings, brake_action, limit_action, to_carla
 from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.ros import qos
@@ -125,7 +125,7 @@ class ControlNode(Node):
         self._command(header, np.array((0.0, -1.0), np.float32))
 
     def _command(self, header: Header, action: np.ndarray) -> None:
-        command = to_carla(action)
+        command = to_carla(action, self.settings.command)
         message = CarlaEgoVehicleControl(
             throttle=command.throttle, steer=command.steer, brake=command.brake,
             hand_brake=command.hand_brake, reverse=command.reverse)

@@ -6,6 +6,7 @@ import math
 import time
 
 import numpy as np
+from av_td3_msgs.msg import EpisodeSummary, Observation
 from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent, CarlaWorldInfo
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, Twist
@@ -14,7 +15,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from av_td3_msgs.msg import EpisodeSummary, Observation
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner, EpisodePlanSettings
 from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack

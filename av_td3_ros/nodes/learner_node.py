@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from carla_msgs.msg import CarlaControl
-from rclpy.node import Node
-
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Transition
 from av_td3_msgs.srv import ResendTransitions
+from carla_msgs.msg import CarlaControl
+from rclpy.node import Node
+
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.parameters import declare_settings

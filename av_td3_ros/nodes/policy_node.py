@@ -9,11 +9,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from av_td3_msgs.msg import Action, Observation
+from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from rclpy.node import Node
 
-from av_td3_msgs.msg import Action
-from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
-from av_td3_msgs.msg import Observation
 from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.parameters import accept_changes, declare_settings

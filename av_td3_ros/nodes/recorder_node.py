@@ -6,11 +6,11 @@ import dataclasses
 import uuid
 from pathlib import Path
 
+from av_td3_msgs.msg import AppliedAction, Observation, Transition
+from av_td3_msgs.srv import ResendTransitions
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 
-from av_td3_msgs.msg import AppliedAction, Observation, Transition
-from av_td3_msgs.srv import ResendTransitions
 from av_td3_ros.driving.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import TransitionBag

@@ -51,8 +51,9 @@ class SimulatorSettings:
     vehicle: str = setting('ego_vehicle', 'role name of the vehicle, part of its frames')
     mode: str = setting('lockstep', 'lockstep: wait for one command after each image; real_time: '
                         'the clock sets the pace', choices=('lockstep', 'real_time'))
-    command_timeout: float = setting(1.0, 'wall time in s that lockstep waits for a command before '
-                                     'it goes on with the last one', minimum=0.01, maximum=60.0)
+    command_timeout: float = setting(1.0, 'wall time in s that lockstep waits for a command '
+                                     'before it goes on with the last one',
+                                     minimum=0.01, maximum=60.0)
     seed: int = setting(0, 'seed of light, colours, traffic and noise', minimum=0,
                         maximum=2**31 - 1)
     world: WorldSettings = group(WorldSettings, 'map, vehicle, camera, traffic')

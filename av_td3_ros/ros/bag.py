@@ -1,4 +1,4 @@
-"""Transitions on disk: rosbag2 directories with MCAP storage, read and written without ROS's own."""
+"""Transitions on disk: rosbag2 directories with MCAP storage, by the library rosbags."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class TransitionBag:
         self.count = 0
 
     def write(self, stamp_ns: int, serialised: bytes) -> None:
-        """Append one transition (CDR bytes) under its stamp; raise OSError when the disk is full."""
+        """Append one transition (CDR bytes); raise OSError when the disk is full."""
         self._writer.write(self._connection, stamp_ns, serialised)
         self.count += 1
 

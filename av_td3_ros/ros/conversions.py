@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from av_td3_msgs.msg import Metric, RewardTerms
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 
-from av_td3_msgs.msg import Metric, RewardTerms
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.vehicle_state import VehicleState
 

@@ -51,13 +51,20 @@ def session_nodes(profile: str, vehicle: str, learning: bool) -> list[NodeSpec]:
     if profile not in profiles():
         raise ValueError(f'profile {profile!r} is not one of {", ".join(profiles())}')
     graph = _read(config_directory() / 'graph.yaml')
-    bound = _read(config_directory() / 'profiles' / f'{profile}.yaml')
-    extra = bound.pop('nodes', [])
+    bound, extra = _profile(profile)
     names = [*(LEARNING_SIDE[::-1] if learning else ()), *VEHICLE_SIDE, *extra]
     unknown = set(bound) - set(graph) - set(extra)
     if unknown:
         raise ValueError(f'profile {profile!r} binds unknown nodes: {", ".join(sorted(unknown))}')
     return [_spec(name, vehicle, [graph.get(name, {}), bound.get(name, {})]) for name in names]
+
+
+def _profile(name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return how a profile binds each node and which nodes it adds, those of its base included."""
+    bound = _read(config_directory() / 'profiles' / f'{name}.yaml')
+    extra = bound.pop('nodes', [])
+    base, inherited = _profile(bound.pop('base')) if 'base' in bound else ({}, [])
+    return {**base, **bound}, [*inherited, *extra]
 
 
 def _spec(name: str, vehicle: str, parts: Iterable[Mapping[str, Any]]) -> NodeSpec:

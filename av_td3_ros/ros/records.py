@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
+
 from av_td3_ros.ros.conversions import from_metrics, to_nanoseconds
 
 _STATUS = ('updates', 'transitions', 'transitions_lost', 'transitions_refused', 'updates_skipped',

@@ -30,7 +30,7 @@ class VehicleSettings:
                          '1 Ford Escort, 2 BMW 320i, 3 VW Vanagon', choices=tuple(MODELS))
     max_steering_angle: float = setting(0.6, 'front wheel angle at steer = 1, rad',
                                         minimum=0.05, maximum=1.0)
-    steering_rate: float = setting(0.4, 'fastest change of the front wheel angle, rad/s',
+    steering_rate: float = setting(0.8, 'fastest change of the front wheel angle, rad/s',
                                    minimum=0.05, maximum=5.0)
     max_acceleration: float = setting(4.0, 'acceleration at full throttle and low speed, m/s^2',
                                       minimum=0.1, maximum=10.0)

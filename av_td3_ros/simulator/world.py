@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 
 from av_td3_ros.driving.geometry import FloatArray, Pose
 from av_td3_ros.driving.road_map import MapError, RoadMap
 from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.paths import map_file
 from av_td3_ros.settings import group, setting
 from av_td3_ros.simulator.appearance import Appearance, AppearanceSettings
 from av_td3_ros.simulator.camera import Camera, CameraSettings, Image, Vehicles
@@ -26,7 +26,6 @@ from av_td3_ros.simulator.road_geometry import RoadGeometry
 from av_td3_ros.simulator.scenery import TREE, TRUNK_SHARE, Scenery
 from av_td3_ros.simulator.traffic import Traffic, TrafficSettings, TrafficVehicle
 
-MAPS = Path(__file__).resolve().parents[2] / 'config' / 'maps'
 STATIC_ID = 0  # what is no vehicle, in Collision.other_id
 CONTACT_REACH = 30.0  # m; roadside boxes farther off are not looked at
 CLEAR_OF_EGO = 15.0  # m round the ego vehicle in which no traffic appears
@@ -111,7 +110,10 @@ class World:
         """
         self.settings = settings or WorldSettings()
         self._seed = seed
-        self.road_map = RoadMap.from_file(find_map(self.settings.map))
+        try:
+            self.road_map = RoadMap.from_file(map_file(self.settings.map))
+        except FileNotFoundError as error:
+            raise MapError(str(error)) from error
         self.geometry = RoadGeometry.from_map(
             self.road_map, box_distance=self.settings.roadside_distance)
         self.scenery = Scenery.from_geometry(self.geometry)
@@ -238,23 +240,6 @@ class World:
             if hardest is None or found.magnitude > hardest.magnitude:
                 hardest = found
         return hardest
-
-
-def find_map(name: str) -> Path:
-    """
-    Return the OpenDRIVE file of a map, given by its path or its name in config/maps.
-
-    Raises MapError that lists the maps there are.
-    """
-    path = Path(name).expanduser()
-    if path.suffix == '.xodr' or path.is_file():
-        return path
-    known = MAPS / f'{name}.xodr'
-    if known.is_file():
-        return known
-    names = ', '.join(sorted(one.stem for one in MAPS.glob('*.xodr'))) or 'none'
-    raise MapError(f'map {name!r} is unknown; maps in {MAPS}: {names}; '
-                   'or give the path of an .xodr file')
 
 
 def _drawn(vehicles: tuple[TrafficVehicle, ...]) -> Vehicles:

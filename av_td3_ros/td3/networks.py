@@ -40,6 +40,9 @@ class NetworkSettings:
                                'it (or the loss scaling) the actor saturates for ever')
     feature_activation: str = setting('tanh', 'what follows the image features',
                                       choices=('tanh', 'relu'))
+    feature_scale: float = setting(1.0, 'factor on the image features; below 1 the few numbers of '
+                                   'state and action keep their say beside the many features',
+                                   minimum=1e-3, maximum=10.0)
     last_layer_scale: float = setting(0.1, 'factor on the initial weights of the last actor layer '
                                       '(small: the first actions are near zero)', minimum=0.0,
                                       maximum=10.0)
@@ -79,6 +82,7 @@ class NatureCNN(nn.Module):
             size, channels = (size - kernel) // stride + 1, out
         self.projection = nn.Linear(size * size * channels, network.features)
         self.norm = nn.LayerNorm(network.features) if network.layer_norm else nn.Identity()
+        self.scale = network.feature_scale
         self.activation = torch.tanh if network.feature_activation == 'tanh' else torch.relu
         for layer in [*self.convolutions, self.projection]:
             nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
@@ -99,7 +103,7 @@ class NatureCNN(nn.Module):
         # Height, width, channel order: channels-last memory is flattened without a copy.
         x = x.permute(0, 2, 3, 1).flatten(1)
         x = F.linear(x, self.projection.weight.to(dtype), self.projection.bias.to(dtype))
-        return self.activation(self.norm(x.to(own)))
+        return self.scale * self.activation(self.norm(x.to(own)))
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool) -> nn.Sequential:

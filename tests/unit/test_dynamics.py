@@ -84,7 +84,7 @@ def test_pedals_and_steering_take_their_time() -> None:
     car = vehicle(5.0)
     car.step(VehicleCommand(throttle=1.0, steer=-1.0), 0.05)
     assert car.throttle == pytest.approx(0.3)
-    assert car.steering_angle == pytest.approx(-0.02)
+    assert car.steering_angle == pytest.approx(-0.04)
 
 
 def test_positive_steer_turns_left() -> None:
