@@ -18,7 +18,7 @@ from av_td3_ros.cli.monitor import Monitor
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.session import Session
 from av_td3_ros.paths import map_file
-from av_td3_ros.ros.graph import profiles, session_nodes
+from av_td3_ros.ros.graph import profile_parameters, profiles, session_nodes
 from av_td3_ros.ros.runtime import DomainLease
 
 VEHICLE = 'ego_vehicle'
@@ -100,7 +100,8 @@ def _configured(options: argparse.Namespace) -> Config:
         'policy_node': {'seed': options.seed, 'training': True},
         'learner_node': {'seed': options.seed, 'total_transitions': options.steps},
     }
-    return Config.shipped().with_values(chosen).with_options(options.config)
+    return (Config.shipped().with_values(profile_parameters(options.profile))
+            .with_values(chosen).with_options(options.config))
 
 
 def _new_run(wanted: Path | None) -> Path:

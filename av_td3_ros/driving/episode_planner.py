@@ -21,9 +21,9 @@ class EpisodePlanSettings:
                         minimum=0, maximum=2**31 - 1)
     min_length: float = setting(150.0, 'shortest route in m', minimum=20.0, maximum=100000.0)
     max_length: float = setting(300.0, 'longest route in m', minimum=20.0, maximum=100000.0)
-    max_offset: float = setting(0.0, 'largest lateral distance of a start from the lane centre, '
+    max_offset: float = setting(0.5, 'largest lateral distance of a start from the lane centre, '
                                 'm', minimum=0.0, maximum=1.5)
-    max_yaw_offset: float = setting(0.0, 'largest heading error of a start, rad', minimum=0.0,
+    max_yaw_offset: float = setting(0.1, 'largest heading error of a start, rad', minimum=0.0,
                                     maximum=0.8)
     max_speed: float = setting(0.0, 'largest speed of a start, m/s; 0 starts at standstill',
                                minimum=0.0, maximum=30.0)

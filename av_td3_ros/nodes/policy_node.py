@@ -115,6 +115,9 @@ class PolicyNode(Node):
             raise ValueError(f'state of step {message.step} is not finite')
         if s.driver == 'pursuit':
             return self._pursuit.act(state), False
+        if s.driver == 'policy' and len(state) != s.network.state_size:
+            raise ValueError(f'state has {len(state)} numbers, the network takes '
+                             f'{s.network.state_size}: set environment_node driving.waypoints')
         self._steps += 1
         if s.driver == 'random':
             return self._exploration.act(self._steps, None)

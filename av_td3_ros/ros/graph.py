@@ -59,12 +59,20 @@ def session_nodes(profile: str, vehicle: str, learning: bool) -> list[NodeSpec]:
     return [_spec(name, vehicle, [graph.get(name, {}), bound.get(name, {})]) for name in names]
 
 
+def profile_parameters(profile: str) -> dict[str, dict[str, Any]]:
+    """Return {node: {dotted key: value}} of what a profile sets beside the topics."""
+    bound, _ = _profile(profile)
+    return {node: part['parameters'] for node, part in bound.items() if 'parameters' in part}
+
+
 def _profile(name: str) -> tuple[dict[str, Any], list[str]]:
     """Return how a profile binds each node and which nodes it adds, those of its base included."""
     bound = _read(config_directory() / 'profiles' / f'{name}.yaml')
     extra = bound.pop('nodes', [])
     base, inherited = _profile(bound.pop('base')) if 'base' in bound else ({}, [])
-    return {**base, **bound}, [*inherited, *extra]
+    for node, part in bound.items():
+        base[node] = {**base.get(node, {}), **part}
+    return base, [*inherited, *extra]
 
 
 def _spec(name: str, vehicle: str, parts: Iterable[Mapping[str, Any]]) -> NodeSpec:

@@ -7,8 +7,10 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import IO, Any, Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from av_td3_ros.paths import config_directory
 
@@ -111,17 +114,44 @@ def make_executor(context: Any = None) -> Any:
     return executor
 
 
-def spin(executor: Any, context: Any) -> None:
+def spin(executor: Any, context: Any, stop: threading.Event | None = None) -> None:
     """
-    Execute callbacks until the context is shut down.
+    Execute callbacks until the context is shut down or `stop` is set.
 
     Not by the events executor's own `spin`, which never returns after a signal.
     """
     try:
-        while context.ok():
+        while context.ok() and not (stop and stop.is_set()):
             executor.spin_once(timeout_sec=1.0)
     except ExternalShutdownException:
         pass
+
+
+class EndSignals:
+    """
+    Turn SIGINT and SIGTERM into an event, `told`, that also ends an executor's waiting.
+
+    rclpy's own handlers shut the context down at once: no node could then say its last word, such
+    as the command that leaves a vehicle braking.
+    """
+
+    def __init__(self) -> None:
+        """Take the signals over; to be called on the main thread."""
+        self.told = threading.Event()
+        self.executor: Any = None
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        # Python's handlers wait until C++ returns to Python; the file descriptor does not.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: None)
+        threading.Thread(target=self._wait, name='signals', daemon=True).start()
+
+    def _wait(self) -> None:
+        self._reader.recv(1)
+        self.told.set()
+        if self.executor is not None:
+            self.executor.wake()
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
@@ -132,8 +162,9 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     the graph. A node that cannot start says why in one line and exits with 1.
     """
     os.environ.update(ros_environment(os.environ))
+    signals = EndSignals()
     die_with_parent()
-    rclpy.init(args=args)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     status = 0
     try:
@@ -144,15 +175,10 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
             print(f'[FATAL] {type(error).__name__}: {error}', file=sys.stderr, flush=True)
             status = 1
         else:
-            executor = make_executor()
+            signals.executor = executor = make_executor()
             executor.add_node(node)
-            spin(executor, node.context)
-    except KeyboardInterrupt:
-        pass
+            spin(executor, node.context, signals.told)
     finally:
-        # A second signal must not interrupt what closes files.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()

@@ -31,9 +31,9 @@ class TD3Settings:
     tau: float = setting(0.01, 'share of the network that its target takes on at each delayed '
                          'update', minimum=0.0, maximum=1.0)
     batch_size: int = setting(64, 'transitions in one update', minimum=1, maximum=65536)
-    learning_rate: float = setting(3e-4, 'Adam learning rate of the heads', minimum=0.0,
+    learning_rate: float = setting(6e-4, 'Adam learning rate of the heads', minimum=0.0,
                                    maximum=1.0)
-    cnn_learning_rate: float = setting(3e-4, 'Adam learning rate of the CNNs', minimum=0.0,
+    cnn_learning_rate: float = setting(6e-4, 'Adam learning rate of the CNNs', minimum=0.0,
                                        maximum=1.0)
     policy_freq: int = setting(2, 'critic updates for each update of the actor and the targets',
                                minimum=1, maximum=1000)
@@ -62,7 +62,8 @@ PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
     'paper': (TD3Settings(gamma=0.99, n_step=1, tau=0.005, batch_size=256, learning_rate=3e-4,
                           cnn_learning_rate=1e-4, scale_policy_loss=False,
                           pre_activation_penalty=0.0),
-              NetworkSettings(layer_norm=False, feature_activation='relu', last_layer_scale=1.0)),
+              NetworkSettings(features=512, feature_scale=1.0, layer_norm=False,
+                              feature_activation='relu', last_layer_scale=1.0)),
 }
 
 

@@ -32,7 +32,7 @@ class NetworkSettings:
                               'out', minimum=0, maximum=1024)
     channels: tuple[int, ...] = setting((32, 64, 64), 'output channels of the three convolutions',
                                         minimum=1, maximum=1024)
-    features: int = setting(512, 'image features that a CNN hands to the heads', minimum=1,
+    features: int = setting(64, 'image features that a CNN hands to the heads', minimum=1,
                             maximum=8192)
     hidden: tuple[int, ...] = setting((256, 256), 'widths of the hidden layers of each head',
                                       minimum=1, maximum=8192)
@@ -40,7 +40,7 @@ class NetworkSettings:
                                'it (or the loss scaling) the actor saturates for ever')
     feature_activation: str = setting('tanh', 'what follows the image features',
                                       choices=('tanh', 'relu'))
-    feature_scale: float = setting(1.0, 'factor on the image features; below 1 the few numbers of '
+    feature_scale: float = setting(0.3, 'factor on the image features; below 1 the few numbers of '
                                    'state and action keep their say beside the many features',
                                    minimum=1e-3, maximum=10.0)
     last_layer_scale: float = setting(0.1, 'factor on the initial weights of the last actor layer '

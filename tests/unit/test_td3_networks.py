@@ -13,8 +13,8 @@ SMALL = NetworkSettings(frame_size=36, channels=(4, 4, 4), features=8, hidden=(1
 
 
 @pytest.mark.parametrize(('waypoints', 'inputs'), [(1, 517), (10, 535), (25, 565)])
-def test_the_default_sizes_are_those_of_the_nature_cnn(waypoints: int, inputs: int) -> None:
-    network = NetworkSettings(state_size=3 + 2 * waypoints)
+def test_the_sizes_of_the_paper_preset_are_those_of_the_nature_cnn(waypoints: int, inputs: int) -> None:
+    network = dataclasses.replace(PRESETS['paper'][1], state_size=3 + 2 * waypoints)
     shapes = {name: tuple(p.shape) for name, p in Actor(network).named_parameters()}
     assert shapes['cnn.convolutions.0.weight'] == (32, 4, 8, 8)
     assert shapes['cnn.convolutions.1.weight'] == (64, 32, 4, 4)
@@ -36,7 +36,7 @@ def test_pixels_count_from_minus_one_to_one() -> None:
     x = frames.float() / 127.5 - 1.0
     for conv in cnn.convolutions:
         x = torch.relu(conv(x))
-    expected = torch.tanh(cnn.projection(x.permute(0, 2, 3, 1).flatten(1)))
+    expected = cnn.scale * torch.tanh(cnn.projection(x.permute(0, 2, 3, 1).flatten(1)))
     torch.testing.assert_close(cnn(frames), expected, atol=1e-5, rtol=1e-4)
 
 

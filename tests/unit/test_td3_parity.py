@@ -89,7 +89,8 @@ class Reference:
         flat = x.permute(0, 2, 3, 1).reshape(len(x), -1)
         y = flat @ w['cnn.projection.weight'].T + w['cnn.projection.bias']
         y = self.normalised(w, 'cnn.norm', y)
-        return torch.tanh(y) if self.n.feature_activation == 'tanh' else positive(y)
+        bounded = torch.tanh(y) if self.n.feature_activation == 'tanh' else positive(y)
+        return self.n.feature_scale * bounded
 
     def perceptron(self, w: dict[str, Tensor], head: str, x: Tensor) -> Tensor:
         index = 0
