@@ -38,12 +38,12 @@ class Session:
     """
 
     def __init__(self, nodes: Sequence[NodeSpec], parameter_file: Path, logs: Path,
-                 ros_arguments: Sequence[str] = (),
+                 log_level: str = 'info',
                  environment: Mapping[str, str] | None = None) -> None:
         self._nodes = nodes
         self._parameters = parameter_file
         self._logs = logs
-        self._arguments = list(ros_arguments)
+        self._log_level = log_level
         self._environment = dict(os.environ if environment is None else environment)
         self._running: list[_Running] = []
 
@@ -73,7 +73,7 @@ class Session:
         with log.open('wb') as output:
             process = subprocess.Popen(
                 [sys.executable, '-m', spec.module, *spec.arguments(self._parameters),
-                 *self._arguments],
+                 '--log-level', f'{spec.logger}:={self._log_level}'],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=environment, start_new_session=True)
         self._running.append(_Running(spec, process, log))

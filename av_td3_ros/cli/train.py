@@ -141,8 +141,8 @@ def _learn(folder: Path, options: argparse.Namespace, view: ProgressView, domain
     monitor = Monitor('session', domain)
     monitor.on_status(STATUS_TOPIC, hear)
     monitor.on_episode('/learner/episode_summary', view.episode)
-    debug = ['--log-level', 'debug'] if options.debug else []
-    with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs', debug) as session:
+    level = 'debug' if options.debug else 'info'
+    with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs', level) as session:
         while not newest.get('finished'):
             interrupt.check()
             session.check()

@@ -137,8 +137,9 @@ class EnvironmentNode(Node):
     def _on_collision(self, message: CarlaCollisionEvent) -> None:
         impulse = message.normal_impulse
         size = math.sqrt(impulse.x**2 + impulse.y**2 + impulse.z**2)
-        if math.isfinite(size):
-            self._impulse = max(self._impulse or 0.0, size)
+        # A contact whose strength nobody knows is a contact all the same.
+        size = size if math.isfinite(size) else math.inf
+        self._impulse = max(self._impulse or 0.0, size)
 
     def _on_lane_invasion(self, message: CarlaLaneInvasionEvent) -> None:
         self._invasions += len(message.crossed_lane_markings)
@@ -255,7 +256,7 @@ class EnvironmentNode(Node):
             self._plan = None
             return
         self._path = None
-        self._pairer.clear()
+        self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
         self._ask_for_reset()
 
     def _ask_for_reset(self) -> None:

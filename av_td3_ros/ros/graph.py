@@ -27,6 +27,11 @@ class NodeSpec:
         """Return the module that runs the node."""
         return f'av_td3_ros.nodes.{self.name}'
 
+    @property
+    def logger(self) -> str:
+        """Return the name of the node's logger."""
+        return f'{self.namespace}/{self.name}'.replace('/', '.').strip('.')
+
     def arguments(self, parameter_file: Path) -> list[str]:
         """Return the node's `--ros-args`."""
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',

@@ -1,0 +1,70 @@
+"""Fixtures of every test that takes part in a ROS graph."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from harness import Log, Peer, Running
+
+
+@pytest.fixture(scope='session')
+def ros() -> None:
+    """Set what keeps ROS on this host and lets it find its packages, as every entry point does."""
+    from av_td3_ros.ros.runtime import ros_environment
+
+    os.environ.update(ros_environment(os.environ))
+
+
+@pytest.fixture
+def domain(ros: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Lend a ROS domain that nobody else on this host uses; child processes get it too."""
+    from av_td3_ros.ros.runtime import DomainLease
+
+    lease = DomainLease()
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(lease.domain))
+    children = set(psutil.Process().children(recursive=True))
+    yield lease.domain
+    left = set(psutil.Process().children(recursive=True)) - children
+    lease.release()
+    assert not left, f'processes left behind: {left}'
+
+
+@pytest.fixture
+def peer(domain: int) -> Iterator[Peer]:
+    """Join the graph of this test with a participant of its own."""
+    from harness import Peer
+
+    joined = Peer(domain)
+    yield joined
+    joined.close()
+
+
+@pytest.fixture
+def make(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Return a function that makes a node in this process: name, then {key: value}."""
+    from harness import make_node
+
+    made: list[Running] = []
+
+    def make(name: str, parameters: Mapping[str, Any] | None = None) -> Running:
+        made.append(make_node(name, domain, tmp_path, parameters or {}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.is_running:
+            one.stop()
+
+
+@pytest.fixture
+def log(capfd: pytest.CaptureFixture[str]) -> Log:
+    """Return what the nodes in this process log."""
+    from harness import Log
+
+    return Log(capfd)

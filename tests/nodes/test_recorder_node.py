@@ -1,0 +1,196 @@
+"""The recorder node: every step on the topic and on disk, and again on request."""
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from av_td3_msgs.msg import AppliedAction, Observation, RewardTerms, Transition
+from av_td3_msgs.srv import ResendTransitions
+from harness import SPECS, Peer, Running, await_that, parameter_file
+from rosbags.highlevel import AnyReader
+from std_msgs.msg import Header
+
+from av_td3_ros.cli.session import Session
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.bag import read_transitions
+from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
+
+RESEND = '/ego_vehicle/resend_transitions'
+LEAVES = ('vehicle', 'session', 'sequence', 'episode', 'step', 'height', 'width', 'steer',
+          'acceleration', 'source', 'exploring', 'reward', 'is_first', 'is_last', 'is_terminal',
+          'reason', 'policy_version')
+TERMS = ('progress', 'efficiency', 'lane', 'comfort', 'safety', 'total')
+
+
+class Drive:
+    """What comes before and after the recorder."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.transitions = peer.hear(Transition, '/learner/transition', qos.TRANSITION)
+        self.observe = peer.speak(Observation, '/ego_vehicle/observation', qos.TRANSITION)
+        self.apply = peer.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION)
+        self.random = np.random.default_rng(0)
+
+    def observation(self, episode: int, step: int, last: bool = False) -> None:
+        """Publish an observation whose numbers tell which one it is."""
+        frames = self.random.integers(0, 256, (4, 36, 36), np.uint8)
+        self.observe(Observation(
+            header=Header(stamp=to_stamp((1000 * episode + step) * 50_000_000),
+                          frame_id='ego_vehicle'),
+            vehicle='ego_vehicle', episode=episode, step=step, height=36, width=36, count=4,
+            frames=to_bytes(frames), state=to_floats(np.array((episode, step), np.float32)),
+            reward=float(step), terms=RewardTerms(progress=step + 1.0, total=float(step)),
+            is_first=step == 0, is_last=last, is_terminal=last,
+            reason='off_road' if last else ''))
+
+    def action(self, episode: int, step: int) -> None:
+        """Publish the action applied on an observation."""
+        self.apply(AppliedAction(
+            vehicle='ego_vehicle', episode=episode, step=step, steer=step / 100,
+            acceleration=-step / 50, source=AppliedAction.SOURCE_POLICY, exploring=step % 2 == 0,
+            policy_version=10 + episode))
+
+    def episode(self, number: int, steps: int) -> None:
+        """Publish a whole episode."""
+        for step in range(steps):
+            self.observation(number, step)
+            self.action(number, step)
+        self.observation(number, steps, last=True)
+
+
+@pytest.fixture
+def connect(peer: Peer, make: Callable[..., Running]) -> Callable[..., tuple[Drive, Running]]:
+    """Return a function that starts the node with parameters of its own."""
+    def connect(parameters: dict[str, object] | None = None) -> tuple[Drive, Running]:
+        node = make('recorder_node', parameters)
+        drive = Drive(peer)
+        node.connected('/learner/transition')
+        node.spin()
+        return drive, node
+
+    return connect
+
+
+def same(one: object, other: object) -> bool:
+    """Return whether two transitions hold the same, whatever library read them."""
+    return (all(getattr(one, name) == getattr(other, name) for name in LEAVES)
+            and all(getattr(one.terms, name) == getattr(other.terms, name) for name in TERMS)
+            and (one.header.stamp.sec, one.header.stamp.nanosec)
+            == (other.header.stamp.sec, other.header.stamp.nanosec)
+            and bytes(one.frame) == bytes(other.frame)
+            and list(one.state) == list(other.state))
+
+
+def test_a_step_holds_what_was_seen_done_and_gained(connect: Callable[..., tuple[Drive, Running]]
+                                                    ) -> None:
+    drive, _ = connect()
+    drive.random = np.random.default_rng(7)
+    drive.episode(4, steps=2)
+    first, second, last = (drive.transitions.next() for _ in range(3))
+    frames = np.random.default_rng(7).integers(0, 256, (4, 36, 36), np.uint8)
+    assert bytes(first.frame) == frames[-1].tobytes()  # the newest of the stack, stored once
+    assert [one.sequence for one in (first, second, last)] == [1, 2, 3]
+    assert [one.step for one in (first, second, last)] == [0, 1, 2]
+    assert {(one.vehicle, one.episode, one.session) for one in (first, second, last)} == {
+        ('ego_vehicle', 4, first.session)}
+    assert list(second.state) == [4.0, 1.0]
+    assert (second.steer, second.acceleration) == (pytest.approx(0.01), pytest.approx(-0.02))
+    assert (second.policy_version, second.exploring, second.source) == (14, False, 0)
+    # The reward that followed stands in the next observation.
+    assert (second.reward, second.terms.progress) == (2.0, 3.0)
+    assert [one.is_first for one in (first, second, last)] == [True, False, False]
+    assert [one.is_last for one in (first, second, last)] == [False, False, True]
+    assert (last.is_terminal, last.reason) == (True, 'off_road')
+    assert (last.reward, last.steer, last.acceleration, last.policy_version) == (0, 0, 0, 0)
+
+
+def test_a_step_without_an_action_is_left_out(connect: Callable[..., tuple[Drive, Running]]
+                                              ) -> None:
+    drive, _ = connect()
+    for step in range(5):
+        drive.observation(1, step)
+        if step != 2:
+            drive.action(1, step)
+    drive.observation(1, 5, last=True)
+    drive.transitions.next(lambda one: one.is_last)
+    assert [one.step for one in drive.transitions.messages] == [0, 1, 3, 4, 5]
+    assert [one.sequence for one in drive.transitions.messages] == [1, 2, 3, 4, 5]
+
+
+def test_the_bag_holds_what_was_published(connect: Callable[..., tuple[Drive, Running]],
+                                          tmp_path: Path) -> None:
+    bag = tmp_path / 'runs' / 'bag'
+    drive, node = connect({'bag': str(bag)})
+    for number in range(3):
+        drive.episode(number, steps=10)
+    drive.transitions.next(lambda one: one.sequence == 33)
+    node.stop()
+    published = drive.transitions.messages
+    ours = list(read_transitions(bag))
+    assert len(ours) == len(published) == 33
+    assert all(map(same, ours, published))
+    # Any rosbag2 reader will do: the bag holds the definitions of its types.
+    with AnyReader([bag]) as reader:
+        (connection,) = reader.connections
+        assert (connection.topic, connection.msgtype) == (
+            '/learner/transition', 'av_td3_msgs/msg/Transition')
+        theirs = [reader.deserialize(data, connection.msgtype)
+                  for _, _, data in reader.messages()]
+    assert all(map(same, theirs, published))
+    assert {file.suffix for file in bag.iterdir()} == {'.mcap', '.yaml'}
+
+
+def test_what_was_recorded_is_sent_again(peer: Peer,
+                                         connect: Callable[..., tuple[Drive, Running]]) -> None:
+    drive, _ = connect({'kept': 8})
+    drive.episode(1, steps=9)
+    ten = [drive.transitions.next() for _ in range(10)]
+    session = ten[0].session
+    answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
+        session=session, from_sequence=4, to_sequence=6))
+    assert (answer.accepted, answer.count) == (True, 3)
+    assert [drive.transitions.next() for _ in range(3)] == ten[3:6]
+    answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
+        session=session, from_sequence=9))
+    assert (answer.accepted, answer.count) == (True, 2)
+    assert [drive.transitions.next() for _ in range(2)] == ten[8:]
+    for session_, first, last, words in (
+            (session, 2, 4, '3 to 10 are kept'), (session, 9, 11, '3 to 10 are kept'),
+            (session, 6, 5, 'asked for'),
+            ('another', 4, 6, f'this recorder is session {session}')):
+        answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
+            session=session_, from_sequence=first, to_sequence=last))
+        assert not answer.accepted and words in answer.message
+    drive.episode(2, steps=1)
+    assert [drive.transitions.next().sequence for _ in range(2)] == [11, 12]
+
+
+def test_the_bag_is_whole_after_ctrl_c(peer: Peer, tmp_path: Path) -> None:
+    bag = tmp_path / 'bag'
+    file = parameter_file(tmp_path, {'recorder_node': {'bag': str(bag)}})
+    with Session([SPECS['recorder_node']], file, tmp_path / 'logs') as session:
+        drive = Drive(peer)
+        for number in range(1, 400):
+            drive.episode(number, steps=3)
+            if drive.transitions.messages:
+                break
+            peer.node.count_publishers('/learner/transition')
+        os.kill(session.process_ids()['recorder_node'], signal.SIGINT)
+        await_that(lambda: session.states()['recorder_node'] != 'running', 'its end')
+        assert session.states() == {'recorder_node': 'ended'}
+    recorded = list(read_transitions(bag))
+    assert [one.sequence for one in recorded] == list(range(1, len(recorded) + 1))
+    for heard in drive.transitions.messages:
+        assert same(recorded[heard.sequence - 1], heard)
+
+
+def test_a_bag_that_is_there_already_is_not_touched(make: Callable[..., Running], tmp_path: Path
+                                                    ) -> None:
+    (tmp_path / 'bag').mkdir()
+    with pytest.raises(FileExistsError, match='exists already: choose another directory'):
+        make('recorder_node', {'bag': str(tmp_path / 'bag')})
+    assert not list((tmp_path / 'bag').iterdir())
