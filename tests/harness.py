@@ -24,6 +24,7 @@ VEHICLE = 'ego_vehicle'
 TIMEOUT = 60.0  # s of wall time; the machine may be busy with other things
 SPECS: dict[str, NodeSpec] = {
     spec.name: spec for spec in session_nodes('embedded', VEHICLE, learning=True)}
+UNSHARED = {'/rosout', '/parameter_events'}
 CLASSES = {'simulator_node': 'SimulatorNode', 'environment_node': 'EnvironmentNode',
            'policy_node': 'PolicyNode', 'control_node': 'ControlNode',
            'recorder_node': 'RecorderNode', 'learner_node': 'LearnerNode'}
@@ -168,11 +169,21 @@ class Running:
         except BaseException as error:
             self._errors.append(error)
 
-    def connected(self, *topics: str) -> None:
-        """Wait until somebody subscribes to each of the node's topics."""
-        own = {one.topic_name: one for one in self.node.publishers}
-        for topic in topics:
-            await_that(own[topic].get_subscription_count, f'a subscriber of {topic}')
+    def connected(self, peer: Peer) -> None:
+        """
+        Wait until the node and the peer know all of each other's ends, from both sides.
+
+        Until then the first messages on one topic may come behind later ones on another.
+        """
+        shared = {one.topic_name for one in (*peer.node.publishers, *peer.node.subscriptions)}
+        shared &= {one.topic_name for one in (*self.node.publishers, *self.node.subscriptions)}
+        for node in (self.node, peer.node):
+            for one in node.publishers:
+                if one.topic_name in shared - UNSHARED:
+                    await_that(one.get_subscription_count, f'a subscriber of {one.topic_name}')
+            for one in node.subscriptions:
+                if one.topic_name in shared - UNSHARED:
+                    await_that(one.get_publisher_count, f'a publisher of {one.topic_name}')
 
     def spin(self) -> None:
         """Let callbacks and timers run."""

@@ -56,6 +56,7 @@ class Evaluation:
             monitor.on_odometry(f'{topics}/odometry', heard.odometry)
             if video is not None:
                 film = _Film(stack, video, f'{name} on {self._map}', heard)
+                monitor.on_applied(f'/{self._vehicle}/applied_action', heard.applied)
                 monitor.on_image(f'{topics}/rgb_front/image', film.frame)
             stack.enter_context(monitor)
             session = stack.enter_context(Session(nodes, parameters, parameters.parent))
@@ -99,12 +100,15 @@ class _Heard:
         self.paths: list[list[tuple[float, float, float]]] = []
         self.complete = threading.Event()
         self.heard_at = time.monotonic()
-        self.speed = 0.0
+        self.speed = self.steer = self.acceleration = 0.0
         self._track: list[tuple[int, float, float, float]] = []
 
     def odometry(self, stamp_ns: int, x: float, y: float, speed: float) -> None:
         self.speed = speed
         self._track.append((stamp_ns, x, y, speed))
+
+    def applied(self, steer: float, acceleration: float) -> None:
+        self.steer, self.acceleration = steer, acceleration
 
     def episode(self, record: dict[str, Any]) -> None:
         if record['result'] == 'interrupted' or self.complete.is_set():
@@ -135,7 +139,8 @@ class _Film:
         bgr = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) if image.shape[2] == 4 else image
         lines = [self._title, f'episode {len(self._heard.records) + 1}   '
                  f'{self._heard.speed:4.1f} m/s']
-        picture = annotate(bgr, lines, scale=VIDEO_SCALE)
+        picture = annotate(bgr, lines, self._heard.steer, self._heard.acceleration,
+                           scale=VIDEO_SCALE)
         if self._writer is None:
             height, width = picture.shape[:2]
             self._writer = self._stack.enter_context(VideoWriter(self._path, width, height))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
+from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
 
@@ -50,6 +50,12 @@ class Monitor:
                      message.twist.twist.linear.x)
 
         self.node.create_subscription(Odometry, topic, hear, qos.EVENT)
+
+    def on_applied(self, topic: str, callback: Callable[[float, float], None]) -> None:
+        """Hear steer and acceleration of each applied action, both in [-1, 1]."""
+        self.node.create_subscription(
+            AppliedAction, topic, lambda message: callback(message.steer, message.acceleration),
+            qos.EVENT)
 
     def on_image(self, topic: str, callback: Callable[[np.ndarray], None]) -> None:
         """See the camera's raw images, uint8 (H, W, channels)."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Generic, Protocol, TypeVar
 
+PATIENCE = 100  # observations that wait for the action on the oldest of them
+
 
 class Observed(Protocol):
     """What the joiner reads of an observation."""
@@ -83,12 +85,17 @@ class TrajectoryJoiner(Generic[O, A]):
             action = self._actions.get((first.episode, first.step))
             if consecutive and action is not None:
                 steps.append(JoinedStep(first, action, following))
-            elif consecutive and len(waiting) < 3:
+            elif consecutive and not self._is_lost(first):
                 break  # its action may still be on its way
             else:
                 self.incomplete += 1
             self._leave(first)
         return steps
+
+    def _is_lost(self, observation: O) -> bool:
+        """Return whether an action will not come: actions come in order, or not for long."""
+        key = observation.episode, observation.step
+        return len(self._observations) > PATIENCE or any(one > key for one in self._actions)
 
     def _leave(self, observation: O) -> None:
         self._observations.pop(0)

@@ -53,7 +53,7 @@ def connect(peer: Peer, make: Callable[..., Running]) -> Callable[..., Vehicle]:
     def connect(parameters: dict[str, float] | None = None) -> Vehicle:
         node = make('control_node', {**PATIENT, **(parameters or {})})
         vehicle = Vehicle(peer)
-        node.connected('/carla/ego_vehicle/vehicle_control_cmd', '/ego_vehicle/applied_action')
+        node.connected(peer)
         node.spin()
         return vehicle
 

@@ -62,9 +62,7 @@ class Bridge:
         self.world_info = None
         if node.node.settings.resets:
             self.world_info = peer.speak(CarlaWorldInfo, '/carla/world_info', qos.LATCHED)
-        node.connected('/ego_vehicle/observation', '/ego_vehicle/hold',
-                       '/learner/episode_summary', f'{EGO}/control/set_transform',
-                       f'{EGO}/control/set_target_velocity', f'{EGO}/goal')
+        node.connected(peer)
         node.spin()
         self.frames = 0
         self.route = np.empty((0, 3))

@@ -37,7 +37,7 @@ class Road:
         self.actions = peer.hear(Action, '/ego_vehicle/action')
         self.observe = peer.speak(Observation, '/ego_vehicle/observation')
         self.send = peer.speak(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
-        node.connected('/ego_vehicle/action')
+        node.connected(peer)
         node.spin()
         self._steps = itertools.count()
 

@@ -1,6 +1,7 @@
 """The recorder node: every step on the topic and on disk, and again on request."""
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def connect(peer: Peer, make: Callable[..., Running]) -> Callable[..., tuple[Dri
     def connect(parameters: dict[str, object] | None = None) -> tuple[Drive, Running]:
         node = make('recorder_node', parameters)
         drive = Drive(peer)
-        node.connected('/learner/transition')
+        node.connected(peer)
         node.spin()
         return drive, node
 
@@ -174,11 +175,9 @@ def test_the_bag_is_whole_after_ctrl_c(peer: Peer, tmp_path: Path) -> None:
     file = parameter_file(tmp_path, {'recorder_node': {'bag': str(bag)}})
     with Session([SPECS['recorder_node']], file, tmp_path / 'logs') as session:
         drive = Drive(peer)
-        for number in range(1, 400):
-            drive.episode(number, steps=3)
-            if drive.transitions.messages:
-                break
-            peer.node.count_publishers('/learner/transition')
+        numbers = itertools.count()
+        await_that(lambda: drive.episode(next(numbers), steps=3) or drive.transitions.messages,
+                   'the first transition of the process')
         os.kill(session.process_ids()['recorder_node'], signal.SIGINT)
         await_that(lambda: session.states()['recorder_node'] != 'running', 'its end')
         assert session.states() == {'recorder_node': 'ended'}

@@ -75,7 +75,7 @@ class Cockpit:
         self.odometry = peer.hear(Odometry, f'{EGO}/odometry')
         self.status = peer.hear(CarlaStatus, '/carla/status')
         self.command = peer.speak(CarlaEgoVehicleControl, f'{EGO}/vehicle_control_cmd')
-        node.connected('/carla/status', f'{EGO}/odometry', f'{EGO}/rgb_front/image')
+        node.connected(peer)
 
     def frame(self) -> int:
         """Wait for the next image and return which step of the world it shows."""
@@ -131,7 +131,7 @@ def test_one_step_is_told_in_the_order_of_the_bridge(peer: Peer, world: Cockpit)
              f'{EGO}/rgb_front/camera_info': CameraInfo}
     for topic, kind in kinds.items():
         peer.hear(kind, topic)
-    world.node.connected(*kinds)
+    world.node.connected(peer)
     world.drive(throttle=1.0)
     asked = len(peer.journal)
     world.drive(throttle=1.0)
@@ -168,7 +168,7 @@ def test_the_camera_is_bgra8_with_matching_camera_info(peer: Peer, make: Callabl
                                                        ) -> None:
     node = make('simulator_node', {'command_timeout': 60.0})
     info = peer.hear(CameraInfo, f'{EGO}/rgb_front/camera_info')
-    node.connected(f'{EGO}/rgb_front/camera_info')
+    node.connected(peer)
     world = started(peer, node)
     world.drive()
     seen, about = world.images.messages[-1], info.messages[-1]
@@ -186,8 +186,10 @@ def test_the_camera_is_bgra8_with_matching_camera_info(peer: Peer, make: Callabl
 
 def test_latched_topics_reach_a_late_subscriber(peer: Peer, world: Cockpit) -> None:
     goal = SPAWNS[8]
-    peer.speak(PoseStamped, f'{EGO}/goal')(PoseStamped(pose=to_pose_message(goal)))
+    set_goal = peer.speak(PoseStamped, f'{EGO}/goal')
     path = peer.hear(PathMessage, f'{EGO}/waypoints', qos.LATCHED)
+    world.node.connected(peer)
+    set_goal(PoseStamped(pose=to_pose_message(goal)))
     world.drive()
     path.next()
 
@@ -236,6 +238,7 @@ def test_real_time_mode_waits_for_nobody(peer: Peer, make: Callable[..., Running
 
 def test_pause_play_and_step_once(peer: Peer, world: Cockpit) -> None:
     control = peer.speak(CarlaControl, '/carla/control')
+    world.node.connected(peer)
     control(CarlaControl(command=CarlaControl.PAUSE))
     world.command(CarlaEgoVehicleControl(throttle=1.0))  # taken, but the world stands
     control(CarlaControl(command=CarlaControl.STEP_ONCE))
@@ -304,8 +307,10 @@ def test_the_path_leads_to_the_goal_and_is_planned_again_after_a_teleport(
     drive = RoutePlanner(ROADS).sample_goal(SPAWNS[0], 80.0, 90.0, np.random.default_rng(0))
     goal, halfway = drive.goal, Pose(*drive.points[40])
     paths = peer.hear(PathMessage, f'{EGO}/waypoints', qos.LATCHED)
-    peer.speak(PoseStamped, f'{EGO}/goal')(PoseStamped(pose=to_pose_message(goal)))
+    set_goal = peer.speak(PoseStamped, f'{EGO}/goal')
     teleport = peer.speak(PoseMessage, f'{EGO}/control/set_transform')
+    world.node.connected(peer)
+    set_goal(PoseStamped(pose=to_pose_message(goal)))
     world.drive()
     first = paths.next()
     assert first.header.frame_id == 'map'
@@ -348,7 +353,7 @@ def test_manual_override_wins(peer: Peer, world: Cockpit) -> None:
     override = peer.speak(Bool, f'{EGO}/vehicle_control_manual_override', qos.LATCHED)
     manual = peer.speak(CarlaEgoVehicleControl, f'{EGO}/vehicle_control_cmd_manual')
     status = peer.hear(CarlaEgoVehicleStatus, f'{EGO}/vehicle_status')
-    world.node.connected(f'{EGO}/vehicle_status')
+    world.node.connected(peer)
     manual(CarlaEgoVehicleControl(throttle=0.1))  # nobody asked for it: left out
     world.command(CarlaEgoVehicleControl(throttle=0.2))
     assert world.frame() == 2
@@ -377,7 +382,7 @@ def test_a_command_that_is_not_a_number_is_refused(world: Cockpit, log: Log) -> 
 
 def test_crossing_a_line_is_an_event(peer: Peer, world: Cockpit) -> None:
     invasions = peer.hear(CarlaLaneInvasionEvent, f'{EGO}/lane_invasion')
-    world.node.connected(f'{EGO}/lane_invasion')
+    world.node.connected(peer)
     aslant = Pose(SPAWNS[0].x, SPAWNS[0].y, SPAWNS[0].yaw - 0.3)  # towards the road's edge
     begin_at(peer, world, aslant, speed=10.0)
     await_that(lambda: world.drive(throttle=0.5) and invasions.messages, 'a line')
@@ -389,7 +394,7 @@ def test_crossing_a_line_is_an_event(peer: Peer, world: Cockpit) -> None:
 def test_hitting_something_is_an_event(peer: Peer, make: Callable[..., Running]) -> None:
     node = make('simulator_node', {**PATIENT, 'world.roadside_distance': 8.0})
     collisions = peer.hear(CarlaCollisionEvent, f'{EGO}/collision')
-    node.connected(f'{EGO}/collision')
+    node.connected(peer)
     world = started(peer, node)
     for spawn in SPAWNS[::5]:  # off the road, until something stands in the way
         begin_at(peer, world, Pose(spawn.x, spawn.y, spawn.yaw - math.pi / 2), speed=12.0)
