@@ -5,6 +5,7 @@ import dataclasses
 import json
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.records import episode_record, status_record
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, run, run_with_allocator_settings
 from av_td3_ros.ros.sequencer import Sequencer
 from av_td3_ros.settings import flatten, group, setting
 from av_td3_ros.td3.agent import TD3, Metrics, TD3Settings
@@ -76,6 +77,7 @@ class LearnerNode(Node):
         self._world_waiting = self._finished = self._closing = False
         self._world_lock = threading.Lock()
         self._checkpoint = ''
+        self.failure = ''
         self._started = time.monotonic()
         self._rate_from = (self._started, 0)
         self._checkpoints = (Checkpoints(Path(s.run) / 'checkpoints', s.checkpoints_kept)
@@ -97,7 +99,7 @@ class LearnerNode(Node):
         if not s.resume:
             self._save(pin='untrained')  # to compare with
         self._publish_weights()
-        self._worker = threading.Thread(target=self._learn, name='learner')
+        self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()
 
     # -- the executor's thread: what arrives
@@ -138,6 +140,15 @@ class LearnerNode(Node):
         return total > 0 and self._limiter.transitions >= total
 
     # -- the worker's thread: learning
+
+    def _work(self) -> None:
+        """Learn; a fault of this thread ends the node instead of leaving it deaf."""
+        try:
+            self._learn()
+        except Exception as error:
+            self.failure = f'learning stopped: {error!r}'
+            self.get_logger().fatal(f'{self.failure}\n{traceback.format_exc()}')
+            self.context.try_shutdown()
 
     def _learn(self) -> None:
         s = self.settings
@@ -308,6 +319,7 @@ def _record(message: Transition) -> StepRecord:
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
+    run_with_allocator_settings()
     run(LearnerNode, args)
 
 

@@ -70,6 +70,13 @@ def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in ALLOCATOR.items() if key not in environment}
 
 
+def run_with_allocator_settings() -> None:
+    """Start this process anew with the allocator's settings, unless it has them already."""
+    missing = allocator_environment(os.environ)
+    if missing:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
 class DomainLease:
     """Hold a ROS domain that no other session on this host uses, as long as this object lives."""
 
@@ -159,7 +166,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     Run one node until it is told to stop; the whole of a node's `main`.
 
     SIGINT and SIGTERM end it in good order with status 0: `close` is called, then the node leaves
-    the graph. A node that cannot start says why in one line and exits with 1.
+    the graph. A node that cannot start says why in one line and exits with 1; so does one whose
+    `failure` says that it cannot go on.
     """
     os.environ.update(ros_environment(os.environ))
     signals = EndSignals()
@@ -178,6 +186,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
             signals.executor = executor = make_executor()
             executor.add_node(node)
             spin(executor, node.context, signals.told)
+            status = int(bool(getattr(node, 'failure', '')))
     finally:
         if node is not None:
             node.close()
