@@ -15,7 +15,7 @@ MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs,\
 
 # A sourced ROS installation must not leak into the virtual environment.
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
-unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint bench clean

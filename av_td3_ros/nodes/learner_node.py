@@ -32,6 +32,9 @@ from av_td3_ros.td3.replay import ReplayBuffer, ReplayError, StepRecord
 from av_td3_ros.td3.weights import pack
 
 
+ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
+
+
 @dataclasses.dataclass(frozen=True)
 class LearnerSettings:
     """What the learner node is told."""
@@ -95,7 +98,7 @@ class LearnerNode(Node):
                                  qos.TRANSITION)
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
-        self.create_timer(s.status_period, self._publish_status)
+        self.create_timer(s.status_period, self._on_timer)
         if not s.resume:
             self._save(pin='untrained')  # to compare with
         self._publish_weights()
@@ -110,12 +113,16 @@ class LearnerNode(Node):
         sequencer = self._sequencers.setdefault(key, Sequencer())
         for one in sequencer.add(message.sequence, message):
             self._store(one)
-        missing = sequencer.missing
-        if missing is not None and time.monotonic() - self._asked.get(key, 0.0) > 1.0:
-            self._asked[key] = time.monotonic()
-            self._resend.call_async(ResendTransitions.Request(
-                session=message.session, from_sequence=missing[0], to_sequence=missing[1]))
+        self._ask_for_missing(key)
         self._hold_world()
+
+    def _ask_for_missing(self, key: tuple[str, str]) -> None:
+        missing = self._sequencers[key].missing
+        if missing is None or time.monotonic() - self._asked.get(key, 0.0) < ASK_PERIOD:
+            return
+        self._asked[key] = time.monotonic()
+        self._resend.call_async(ResendTransitions.Request(
+            session=key[1], from_sequence=missing[0], to_sequence=missing[1]))
 
     def _store(self, message: Transition) -> None:
         if self._is_complete():
@@ -227,6 +234,11 @@ class LearnerNode(Node):
         self._rate_from = (time.monotonic(), self._agent.updates)
 
     # -- both
+
+    def _on_timer(self) -> None:
+        for key in self._sequencers:  # also when nothing arrives any more that would show the gap
+            self._ask_for_missing(key)
+        self._publish_status()
 
     def _hold_world(self) -> None:
         """Pause a lockstep world while updates are behind, or once nothing more is wanted."""

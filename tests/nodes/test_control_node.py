@@ -70,7 +70,8 @@ def test_every_observation_gets_exactly_one_command(connect: Callable[..., Vehic
     assert len(vehicle.commands.messages) == 10
     stamps = [one.header.stamp for one in vehicle.commands.messages]
     assert stamps == [to_stamp((step + 1) * PERIOD) for step in range(10)]
-    for step, applied in enumerate(vehicle.applied.messages):
+    for step in range(10):
+        applied = vehicle.applied.next()
         assert (applied.episode, applied.step, applied.vehicle) == (1, step, 'ego_vehicle')
         assert (applied.source, applied.policy_version, applied.exploring) == (
             AppliedAction.SOURCE_POLICY, 7, True)
@@ -99,7 +100,7 @@ def test_left_inside_is_negative_for_carla(connect: Callable[..., Vehicle]) -> N
     assert (command.steer, command.throttle, command.brake) == (0.25, 0.0, 0.75)
     assert not command.reverse and not command.hand_brake
     # What is learned from keeps the sign of REP 103.
-    assert [one.steer for one in vehicle.applied.messages] == [0.5, -0.25]
+    assert [vehicle.applied.next().steer for _ in range(2)] == [0.5, -0.25]
 
 
 def test_the_steering_range_of_the_policy_may_be_less_than_that_of_the_vehicle(
@@ -167,7 +168,7 @@ def test_an_action_that_is_too_late_is_left_out(connect: Callable[..., Vehicle])
     vehicle.action(2, episode=0, acceleration=0.8)
     vehicle.action(2, acceleration=0.4)
     assert vehicle.commands.next().throttle == pytest.approx(0.4)
-    assert [one.step for one in vehicle.applied.messages] == [0, 1, 2]
+    assert [vehicle.applied.next().step for _ in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize('broken', [math.nan, math.inf])
@@ -194,7 +195,9 @@ def test_the_last_observation_and_a_hold_are_answered_with_the_brake(
     held = vehicle.commands.next()
     assert (held.throttle, held.brake, held.header.stamp) == (0.0, 1.0, to_stamp(3 * PERIOD))
     # Nobody chose these, so there is nothing to learn from them.
-    assert [one.step for one in vehicle.applied.messages] == [0]
+    vehicle.observation(0, episode=2, is_first=True)
+    vehicle.action(0, episode=2)
+    assert [vehicle.applied.next().episode for _ in range(2)] == [1, 2]
 
 
 def test_a_live_parameter_changes_what_happens(peer: Peer, connect: Callable[..., Vehicle]

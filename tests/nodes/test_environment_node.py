@@ -80,6 +80,11 @@ class Bridge:
         self.route = points
         self.path(PathMessage(poses=[
             PoseStamped(pose=to_pose_message(Pose(*one))) for one in points.tolist()]))
+        if np.isfinite(points).all():
+            # A latched message may come behind what is published after it.
+            known = self.node.node
+            await_that(lambda: known._path is not None and np.array_equal(
+                known._path, points[:, :2]), 'the path')
 
     def send_odometry(self, pose: Pose, speed: float = 0.0, ahead: int = 0) -> None:
         """Publish where the vehicle is, for the newest frame or one that is `ahead` of it."""

@@ -1,0 +1,286 @@
+"""The learner node: receives, learns meanwhile, publishes, and loses nothing."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
+from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Metric, Transition
+from av_td3_msgs.srv import ResendTransitions
+from carla_msgs.msg import CarlaControl
+from harness import SPECS, Log, Peer, Running, await_that, parameter_file
+
+from av_td3_ros.cli.session import Session
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import to_bytes, to_floats
+from av_td3_ros.settings import flatten
+from av_td3_ros.td3 import NetworkSettings, load_checkpoint
+from av_td3_ros.td3.weights import ActorWeights, unpack
+
+NETWORK = NetworkSettings(frame_size=36, state_size=5, channels=(4, 4, 4), features=8,
+                          hidden=(8, 8))
+SMALL = {**{f'network.{key}': value for key, value in flatten(NETWORK).items()},
+         'td3.batch_size': 4, 'td3.precision': 'float32', 'capacity': 1000,
+         'status_period': 0.05, 'publish_every': 5, 'limiter.start_after': 10,
+         'limiter.updates_per_transition': 0.5}
+EPISODE = 8  # actions in an episode of these tests
+
+
+class School:
+    """What comes before and after the learner."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.status = peer.hear(LearnerStatus, '/learner/status', qos.STATUS)
+        self.control = peer.hear(CarlaControl, '/carla/control')
+        self.send = peer.speak(Transition, '/learner/transition', qos.TRANSITION)
+        self.summarise = peer.speak(EpisodeSummary, '/learner/episode_summary', qos.EVENT)
+
+    def teach(self, first: int, last: int) -> None:
+        """Publish the transitions with these sequence numbers."""
+        for sequence in range(first, last + 1):
+            self.send(transition(sequence))
+
+    def until(self, wanted: Callable[[LearnerStatus], bool]) -> LearnerStatus:
+        """Wait for a status."""
+        return self.status.next(wanted)
+
+
+def transition(sequence: int, session: str = 'a') -> Transition:
+    """Return the transition with a sequence number, the same for the same number."""
+    episode, step = divmod(sequence - 1, EPISODE + 1)
+    random = np.random.default_rng(sequence)
+    return Transition(
+        vehicle='ego_vehicle', session=session, sequence=sequence, episode=episode, step=step,
+        height=36, width=36, frame=to_bytes(random.integers(0, 256, (36, 36), np.uint8)),
+        state=to_floats(random.normal(size=5).astype(np.float32)),
+        steer=float(random.uniform(-1, 1)), acceleration=float(random.uniform(-1, 1)),
+        reward=float(random.normal()), is_first=step == 0, is_last=step == EPISODE,
+        is_terminal=step == EPISODE)
+
+
+def actions_in(sequences: int) -> int:
+    """Return how many of the first transitions hold an action."""
+    return sequences - sequences // (EPISODE + 1)
+
+
+@pytest.fixture
+def connect(peer: Peer, make: Callable[..., Running]) -> Callable[..., School]:
+    """Return a function that starts the node with parameters of its own."""
+    def connect(parameters: dict[str, object] | None = None) -> School:
+        node = make('learner_node', {**SMALL, **(parameters or {})})
+        school = School(peer)
+        node.connected(peer)
+        node.spin()
+        return school
+
+    return connect
+
+
+def test_it_learns_as_much_as_the_limiter_allows(peer: Peer, connect: Callable[..., School]
+                                                 ) -> None:
+    school = connect()
+    weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    first = weights.next()
+    school.teach(1, 60)
+    # 54 transitions, the first 10 of them before learning begins: 22 updates.
+    assert actions_in(60) == 54
+    status = school.until(lambda one: one.updates == 22)
+    assert status.transitions == 54
+    assert (status.transitions_lost, status.transitions_refused, status.updates_skipped) == (
+        0, 0, 0)
+    # What follows the newest one is not known yet.
+    assert status.replay_size == 53
+    assert status.updates_per_transition == pytest.approx(22 / 54)
+    metrics = {one.name: one.value for one in status.metrics}
+    assert {'critic_loss', 'actor_loss'} <= metrics.keys()
+    assert all(map(np.isfinite, metrics.values()))
+    later = weights.next(lambda one: one.version == 5)
+    packed = ActorWeights(later.version, later.architecture, bytes(later.weights),
+                          bytes(later.sha256).hex())
+    assert all(np.isfinite(tensor.numpy()).all() for tensor in unpack(packed, NETWORK).values())
+    assert bytes(later.weights) != bytes(first.weights)
+    assert school.until(lambda one: one.policy_version == 5).updates == 22
+
+
+def test_weights_are_latched_for_who_comes_late(peer: Peer, connect: Callable[..., School]
+                                                ) -> None:
+    school = connect()
+    school.teach(1, 40)
+    version = school.until(lambda one: one.updates == (actions_in(40) - 10) // 2).policy_version
+    late = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    assert late.next().version == version
+    assert len(late.messages) == 1
+
+
+def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
+                                                         connect: Callable[..., School]) -> None:
+    asked: list[ResendTransitions.Request] = []
+
+    def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
+               ) -> ResendTransitions.Response:
+        asked.append(request)
+        school.teach(request.from_sequence, request.to_sequence)
+        response.accepted = True
+        return response
+
+    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', resend)
+    school = connect()
+    school.teach(1, 3)
+    school.teach(7, 9)  # and nothing more: the learner asks until it has them
+    status = school.until(lambda one: one.transitions == actions_in(9))
+    assert (status.transitions_lost, status.transitions_refused) == (0, 0)
+    assert {(one.session, one.from_sequence, one.to_sequence) for one in asked} == {('a', 4, 6)}
+
+
+def test_a_second_recorder_is_another_session(connect: Callable[..., School]) -> None:
+    school = connect()
+    school.teach(1, 9)
+    for sequence in range(1, 10):
+        school.send(transition(sequence, session='b'))
+    status = school.until(lambda one: one.transitions == 16)
+    assert (status.transitions_lost, status.transitions_refused) == (0, 0)
+
+
+def cut_off(one: Transition) -> None:
+    one.frame = one.frame[:-1]
+
+
+def of_another_size(one: Transition) -> None:
+    one.height = one.width = 20
+    one.frame = to_bytes(bytes(400))
+
+
+def without_state(one: Transition) -> None:
+    one.state = one.state[:2]
+
+
+def not_finite(one: Transition) -> None:
+    one.state[1] = float('nan')
+
+
+def reward_not_finite(one: Transition) -> None:
+    one.reward = float('inf')
+
+
+def beyond_range(one: Transition) -> None:
+    one.steer = 1.5
+
+
+def terminal_but_not_last(one: Transition) -> None:
+    one.is_terminal = True
+
+
+@pytest.mark.parametrize(('spoil', 'words'), [
+    (cut_off, 'no 36x36 frame'), (of_another_size, 'expected uint8[36, 36]'),
+    (without_state, 'state has shape [2]'), (not_finite, 'not finite'),
+    (reward_not_finite, 'reward inf'), (beyond_range, 'outside [-1, 1]'),
+    (terminal_but_not_last, 'is_terminal without is_last')])
+def test_a_malformed_transition_is_refused_and_counted(
+        connect: Callable[..., School], log: Log, spoil: Callable[[Transition], None], words: str
+        ) -> None:
+    school = connect()
+    school.teach(1, 3)
+    broken = transition(4)
+    spoil(broken)
+    school.send(broken)
+    assert words in log.next('transition refused')
+    school.teach(5, 9)
+    status = school.until(lambda one: one.transitions == actions_in(9) - 1)
+    assert (status.transitions_refused, status.transitions_lost) == (1, 0)
+
+
+def test_the_world_stands_while_learning_is_behind(connect: Callable[..., School]) -> None:
+    school = connect({'limiter.slack': 4, 'limiter.updates_per_transition': 2.0})
+    school.teach(1, 40)  # 50 updates are due: far more than 4
+    assert school.control.next().command == CarlaControl.PAUSE
+    assert school.control.next().command == CarlaControl.PLAY
+    status = school.until(lambda one: one.updates == 2 * (actions_in(40) - 10))
+    assert not status.world_waiting
+
+
+def test_the_world_goes_on_where_it_may_not_be_paused(connect: Callable[..., School]) -> None:
+    school = connect({'limiter.slack': 4, 'limiter.updates_per_transition': 2.0,
+                      'pause_world': False})
+    school.teach(1, 40)
+    school.until(lambda one: one.updates == 2 * (actions_in(40) - 10))
+    assert not school.control.messages
+
+
+def test_training_ends_with_a_checkpoint_of_everything(connect: Callable[..., School],
+                                                       tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    school = connect({'run': str(run), 'total_transitions': 30})
+    assert load_checkpoint(run / 'checkpoints' / 'untrained').updates == 0
+    school.summarise(EpisodeSummary(
+        vehicle='ego_vehicle', episode=0, result='off_road', steps=8,
+        metrics=[Metric(name='return', value=-1.5), Metric(name='steps', value=8.0)]))
+    school.teach(1, 60)
+    status = school.until(lambda one: one.finished)
+    assert (status.transitions, status.updates, status.episodes) == (30, 10, 1)
+    assert status.world_waiting  # nothing more is wanted
+    assert school.control.next().command == CarlaControl.PAUSE
+    checkpoint = load_checkpoint(status.checkpoint)
+    assert Path(status.checkpoint).parent == run / 'checkpoints'
+    assert (checkpoint.updates, checkpoint.counters['transitions']) == (10, 30)
+    assert checkpoint.counters['policy_version'] == status.policy_version
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    assert {'learner', 'episode'} == {line['kind'] for line in lines}
+    episode = next(line for line in lines if line['kind'] == 'episode')
+    assert (episode['return'], episode['result'], episode['steps']) == (-1.5, 'off_road', 8)
+    learner = [line for line in lines if line['kind'] == 'learner']
+    assert learner[-1]['finished'] and learner[-1]['transitions'] == 30
+    assert list((run / 'tensorboard').iterdir())
+
+
+def test_learning_goes_on_from_a_checkpoint(peer: Peer, make: Callable[..., Running],
+                                            tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    node = make('learner_node', {**SMALL, 'run': str(run), 'total_transitions': 30})
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 60)
+    ended = school.until(lambda one: one.finished)
+    node.stop()
+
+    again = make('learner_node', {**SMALL, 'run': str(run), 'total_transitions': 50,
+                                  'resume': ended.checkpoint})
+    weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    again.connected(peer)
+    again.spin()
+    status = school.until(lambda one: not one.finished and one.transitions == 30)
+    assert (status.updates, status.replay_size) == (ended.updates, ended.replay_size)
+    assert weights.next().version > ended.policy_version
+    for sequence in range(1, 31):
+        school.send(transition(sequence, session='b'))
+    status = school.until(lambda one: one.finished)
+    assert (status.transitions, status.updates) == (50, 20)
+
+
+def test_a_checkpoint_of_another_network_is_refused(make: Callable[..., Running], tmp_path: Path
+                                                    ) -> None:
+    make('learner_node', {**SMALL, 'run': str(tmp_path / 'run')}).stop()
+    with pytest.raises(ValueError, match='another architecture'):
+        make('learner_node', {**SMALL, 'network.features': 4,
+                              'resume': str(tmp_path / 'run' / 'checkpoints')})
+
+
+def test_ctrl_c_leaves_a_whole_checkpoint(peer: Peer, tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    file = parameter_file(tmp_path, {'learner_node': {**SMALL, 'run': str(run)}})
+    with Session([SPECS['learner_node']], file, tmp_path / 'logs') as session:
+        school = School(peer)
+        school.status.next()
+        school.teach(1, 60)
+        heard = school.until(lambda one: one.updates > 0)
+        os.kill(session.process_ids()['learner_node'], signal.SIGINT)
+        await_that(lambda: session.states()['learner_node'] != 'running', 'its end')
+        assert session.states() == {'learner_node': 'ended'}
+    checkpoint = load_checkpoint(run / 'checkpoints')
+    assert checkpoint.updates >= heard.updates
+    assert checkpoint.counters['transitions'] >= heard.transitions

@@ -1,0 +1,172 @@
+"""The repository as colcon, pip and make see it."""
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / 'ros2_ws' / 'src' / 'av_td3_ros'
+NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
+SYSTEM = {'cv2': 'python3-opencv', 'matplotlib': 'python3-matplotlib', 'numpy': 'python3-numpy',
+          'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
+PIP = {'carla': 'carla', 'imageio_ffmpeg': 'imageio-ffmpeg', 'rosbags': 'rosbags',
+       'safetensors': 'safetensors', 'scenariogeneration': 'scenariogeneration', 'torch': 'torch',
+       'vehiclemodels': 'commonroad-vehicle-models'}
+
+
+def colcon(*arguments: str | Path) -> str:
+    """Run colcon as from a sourced installation; return what it prints."""
+    beside_python = Path(sys.executable).parent
+    path = f'{beside_python}{os.pathsep}{os.environ["PATH"]}'
+    program = shutil.which('colcon', path=path)
+    if program is None:
+        pytest.skip('colcon is not installed')
+    run = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, 'PATH': path, 'AMENT_PREFIX_PATH': sys.prefix,
+             'COLCON_DEFAULTS_FILE': os.devnull})
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the prefix that `colcon build` installs the Python package into."""
+    workspace = tmp_path_factory.mktemp('workspace')
+    colcon('--log-base', workspace / 'log', 'build', '--base-paths', ROOT, '--packages-select',
+           'av_td3_ros', '--build-base', workspace / 'build', '--install-base',
+           workspace / 'install', '--merge-install')
+    return workspace / 'install'
+
+
+def test_a_clone_in_a_workspace_is_four_packages(tmp_path: Path) -> None:
+    source = tmp_path / 'src'
+    source.mkdir()
+    (source / 'cloned').symlink_to(ROOT)
+    listed = colcon('--log-base', tmp_path / 'log', 'list', '--base-paths', source)
+    assert [tuple(line.split('\t')[::2]) for line in listed.splitlines()] == [
+        ('ackermann_msgs', '(ros.ament_cmake)'), ('av_td3_msgs', '(ros.ament_cmake)'),
+        ('av_td3_ros', '(ros.ament_python)'), ('carla_msgs', '(ros.ament_cmake)')]
+
+
+def test_each_node_is_an_executable(installed: Path) -> None:
+    programs = installed / 'lib' / 'av_td3_ros'
+    assert sorted(path.name for path in programs.iterdir()) == sorted([*NODES, 'av-td3'])
+    for program in programs.iterdir():
+        assert os.access(program, os.X_OK)
+
+
+def test_each_executable_has_a_main() -> None:
+    for module in [*(f'nodes/{node}' for node in NODES), 'cli/main']:
+        tree = ast.parse((ROOT / 'av_td3_ros' / f'{module}.py').read_text(encoding='utf-8'))
+        assert 'main' in [one.name for one in tree.body if isinstance(one, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize('folder', ['config', 'launch'])
+def test_every_file_of_a_shared_folder_is_installed(installed: Path, folder: str) -> None:
+    share = installed / 'share' / 'av_td3_ros'
+    wanted = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / folder).rglob('*')
+              if path.is_file() and '__pycache__' not in path.parts}
+    assert wanted
+    assert {path.relative_to(share): path.read_bytes() for path in (share / folder).rglob('*')
+            if path.is_file()} == wanted
+
+
+def test_the_installed_package_finds_its_configuration(installed: Path) -> None:
+    library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(installed)})
+    found = subprocess.run(
+        [sys.executable, '-c', 'import av_td3_ros.paths as p; '
+         'print(p.__file__, p.config_directory(), p.map_file("loop"), sep="\\n")'],
+        capture_output=True, text=True, check=True, timeout=60, cwd=installed,
+        env={**os.environ, 'PYTHONPATH': library, 'AMENT_PREFIX_PATH': str(installed)})
+    config = installed / 'share' / 'av_td3_ros' / 'config'
+    assert found.stdout.splitlines() == [
+        f'{library}/av_td3_ros/paths.py', str(config), str(config / 'maps' / 'loop.xodr')]
+
+
+def test_the_links_of_the_package_stay_inside_the_repository() -> None:
+    links = {path.name: path.readlink() for path in PACKAGE.iterdir() if path.is_symlink()}
+    assert links == {name: Path('..', '..', '..', name)
+                     for name in ('av_td3_ros', 'config', 'launch')}
+
+
+def test_versions_agree() -> None:
+    versions = {
+        re.search(r"^version = '(.+)'", (ROOT / 'pyproject.toml').read_text(), re.M),
+        re.search(r"^ +version='(.+)'", (PACKAGE / 'setup.py').read_text(), re.M),
+        re.search('<version>(.+)</version>', (PACKAGE / 'package.xml').read_text())}
+    assert len({found and found[1] for found in versions}) == 1
+
+
+def test_everything_imported_is_a_dependency() -> None:
+    declared = {element.text for element in ElementTree.parse(PACKAGE / 'package.xml').getroot()
+                if element.tag.endswith('depend')}
+    pinned = re.findall('^([A-Za-z-]+)==', (ROOT / 'requirements' / 'pip.txt').read_text(), re.M)
+    missing = set()
+    for name in _imported(ROOT / 'av_td3_ros') | _imported(ROOT / 'launch'):
+        if name in PIP:
+            missing |= {PIP[name]} - set(pinned)
+        elif name not in ('__future__', 'av_td3_ros', *sys.stdlib_module_names):
+            missing |= {SYSTEM.get(name, name)} - declared
+    assert not missing, 'add them to package.xml or to requirements/pip.txt'
+
+
+def test_only_ros_installations_need_launch() -> None:
+    users = {path.name for path in (ROOT / 'av_td3_ros').rglob('*.py')
+             if {'launch', 'launch_ros'} & _imported(path)}
+    assert users == {'launching.py'}
+
+
+@pytest.mark.parametrize(('python', 'told'), [
+    ('', 'Python 3.10, 3.11 or 3.12 is needed'),
+    ('/nowhere/python3', 'PYTHON=/nowhere/python3 does not run'),
+])
+def test_a_machine_without_the_right_python_is_told_so_in_one_line(python: str, told: str) -> None:
+    run = subprocess.run([ROOT / 'requirements' / 'check-machine', python], capture_output=True,
+                         text=True, check=False)
+    assert run.returncode == 1
+    assert told in run.stderr
+    assert run.stderr.count('\n') == 1
+
+
+def test_a_machine_without_a_compiler_is_told_what_to_install(tmp_path: Path) -> None:
+    for tool in ('bash', 'uname'):
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    run = subprocess.run([ROOT / 'requirements' / 'check-machine', sys.executable],
+                         capture_output=True, text=True, check=False,
+                         env={**os.environ, 'PATH': str(tmp_path)})
+    assert (run.returncode, run.stderr) == (
+        1, 'setup: gcc not found: sudo apt install build-essential\n')
+
+
+def test_a_failing_step_says_why_in_one_line(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [ROOT / 'requirements' / 'step', tmp_path, 'installing', 'bash', '-c',
+         'echo "WARNING: Retrying after NewConnectionError: refused"; exit 1'],
+        capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == (
+        'setup: installing failed: the package index cannot be reached: check the network or the '
+        f'proxy, then run make again (whole output in {tmp_path}/setup.log)\n')
+    assert 'NewConnectionError' in (tmp_path / 'setup.log').read_text()
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the top-level modules that the file, or the files below the folder, import."""
+    found = set()
+    for file in [path] if path.is_file() else path.rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                found |= {one.name.split('.')[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split('.')[0])
+    return found
