@@ -6,7 +6,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.ros.graph import session_nodes
-from av_td3_ros.ros.launching import common_arguments, node_actions, simulator_values
+from av_td3_ros.ros.launching import common_arguments, node_actions, number
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -27,8 +27,10 @@ def start(context: LaunchContext) -> list:
     chosen = dict(context.launch_configurations)
     base = Config.read(Path(chosen['params_file'])) if chosen['params_file'] else Config.shipped()
     parameters = Path(launch.logging.launch_config.log_dir) / 'config.yaml'
-    base.with_values({'simulator_node': {'mode': chosen['mode'], **simulator_values(chosen)}}
-                     ).write(parameters, 'ros2 launch av_td3_ros simulator.launch.py')
+    config = base.for_simulator(chosen['vehicle'], map_name=chosen['map'] or None,
+                                seed=number('seed', chosen['seed']))
+    config.with_values({'simulator_node': {'mode': chosen['mode']}}).write(
+        parameters, 'ros2 launch av_td3_ros simulator.launch.py')
     nodes = session_nodes('embedded', chosen['vehicle'], learning=False)
     return node_actions(
         context, [spec for spec in nodes if spec.name == 'simulator_node'], parameters)

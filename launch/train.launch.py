@@ -1,5 +1,4 @@
 """Train: simulator or vehicle side, recorder and learner, until it is done or a node ends."""
-import datetime
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -11,7 +10,6 @@ from av_td3_ros.ros.launching import (
     node_actions,
     number,
     shut_down_when_finished,
-    simulator_values,
 )
 
 
@@ -37,23 +35,16 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """Check the configuration as a whole, write it into the run folder, start the nodes."""
     from av_td3_ros.cli.config import Config  # imports every node: not for --show-args
+    from av_td3_ros.cli.run_folder import new_run_folder
 
     chosen = dict(context.launch_configurations)
     base = Config.read(Path(chosen['params_file'])) if chosen['params_file'] else Config.shipped()
-    folder = Path(chosen['run'] or f'runs/{datetime.datetime.now():%Y%m%d-%H%M%S}').resolve()
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f'run folder {folder} is not empty: choose another by run:=DIR')
     nodes = session_nodes(chosen['profile'], chosen['vehicle'], learning=True)
-    config = base.with_values({
-        'simulator_node': simulator_values(chosen),
-        'environment_node': {'vehicle': chosen['vehicle'], 'wait_for': 3,
-                             **number('episodes.seed', chosen['seed'])},
-        'policy_node': {'training': True, **number('seed', chosen['seed'])},
-        'recorder_node': {'bag': str(folder / 'bag')},
-        'learner_node': {'run': str(folder), **number('seed', chosen['seed']),
-                         **number('total_transitions', chosen['steps'])},
-    })
-    folder.mkdir(parents=True, exist_ok=True)
+    config = base.for_training(
+        chosen['profile'], chosen['vehicle'], map_name=chosen['map'] or None,
+        seed=number('seed', chosen['seed']), steps=number('steps', chosen['steps']))
+    folder = new_run_folder(Path(chosen['run']) if chosen['run'] else None)
+    config = config.writing_to(folder)
     given = ' '.join(f'{key}:={value}' for key, value in chosen.items() if value)
     config.write(folder / 'config.yaml', f'ros2 launch av_td3_ros train.launch.py {given}')
     shut_down_when_finished(context, '/learner/status')

@@ -1,6 +1,7 @@
 """Fixtures of every test that takes part in a ROS graph."""
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from harness import Log, Peer, Running
 
+    from av_td3_ros.ros.runtime import DomainLease
+
 
 @pytest.fixture(scope='session')
 def ros() -> None:
@@ -21,17 +24,26 @@ def ros() -> None:
     os.environ.update(ros_environment(os.environ))
 
 
+@pytest.fixture(scope='session')
+def leases() -> collections.deque[DomainLease]:
+    """Return the newest leases: a domain is not used again soon, whatever still echoes in it."""
+    return collections.deque(maxlen=20)
+
+
 @pytest.fixture
-def domain(ros: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def domain(ros: None, leases: collections.deque[DomainLease], monkeypatch: pytest.MonkeyPatch
+           ) -> Iterator[int]:
     """Lend a ROS domain that nobody else on this host uses; child processes get it too."""
     from av_td3_ros.ros.runtime import DomainLease
 
     lease = DomainLease()
+    if len(leases) == leases.maxlen:
+        leases[0].release()
+    leases.append(lease)
     monkeypatch.setenv('ROS_DOMAIN_ID', str(lease.domain))
     children = set(psutil.Process().children(recursive=True))
     yield lease.domain
     left = set(psutil.Process().children(recursive=True)) - children
-    lease.release()
     assert not left, f'processes left behind: {left}'
 
 

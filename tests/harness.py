@@ -127,6 +127,7 @@ class Peer:
         """Leave the graph."""
         self._context.try_shutdown()
         self._thread.join(TIMEOUT)
+        self._executor.remove_node(self.node)
         self.node.destroy_node()
 
 
@@ -197,6 +198,8 @@ class Running:
         if self._thread.ident is not None:
             self._thread.join(TIMEOUT)
         self.node.close()
+        self._executor.remove_node(self.node)  # or it would keep the node's ends alive
+        self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown()
         if self._errors:

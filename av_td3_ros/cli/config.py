@@ -15,9 +15,11 @@ from av_td3_ros.nodes.learner_node import LearnerSettings
 from av_td3_ros.nodes.policy_node import PolicySettings
 from av_td3_ros.nodes.recorder_node import RecorderSettings
 from av_td3_ros.nodes.simulator_node import SimulatorSettings
-from av_td3_ros.paths import config_directory
+from av_td3_ros.paths import config_directory, map_file
+from av_td3_ros.ros.graph import profile_parameters
 from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
 from av_td3_ros.settings import described_fields, from_mapping
+from av_td3_ros.td3 import architecture_hash
 
 SETTINGS: dict[str, type[Any]] = {
     'simulator_node': SimulatorSettings,
@@ -41,6 +43,7 @@ class Config:
         self.settings = {
             node: from_mapping(kind, from_ros(dict(values.get(node, {}))), node)
             for node, kind in SETTINGS.items()}
+        self._check_together()
 
     @classmethod
     def shipped(cls) -> Config:
@@ -68,6 +71,47 @@ class Config:
         for node, changed in changes.items():
             values.setdefault(node, {}).update(changed)
         return Config(values)
+
+    def for_simulator(self, vehicle: str, *, map_name: str | None, seed: int | None) -> Config:
+        """Return the configuration for a vehicle; what is None stays. Raises as the first did."""
+        if map_name is not None:
+            map_file(map_name)
+        return self.with_values({'simulator_node': _given({
+            'vehicle': vehicle, 'world.map': map_name, 'seed': seed})})
+
+    def for_training(self, profile: str, vehicle: str, *, map_name: str | None = None,
+                     seed: int | None = None, steps: int | None = None) -> Config:
+        """Return the configuration of a training session; what is None stays as it is."""
+        simulated = self.for_simulator(vehicle, map_name=map_name, seed=seed)
+        return simulated.with_values(profile_parameters(profile)).with_values({
+            'environment_node': _given({'vehicle': vehicle, 'wait_for': 3,
+                                        'episodes.seed': seed}),
+            'policy_node': _given({'training': True, 'seed': seed}),
+            'learner_node': _given({'seed': seed, 'total_transitions': steps})})
+
+    def writing_to(self, run: Path) -> Config:
+        """Return the configuration with bag, checkpoints and metrics in a run folder."""
+        return self.with_values({'learner_node': {'run': str(run)},
+                                 'recorder_node': {'bag': str(run / 'bag')}})
+
+    def _check_together(self) -> None:
+        """Raise ValueError where what one node sends is not what another one takes."""
+        environment = self.settings['environment_node']
+        sent = {'frames': environment.frame.count, 'frame_size': environment.frame.size,
+                'state_size': environment.driving.state_size}
+        for node in ('policy_node', 'learner_node'):
+            network = self.settings[node].network
+            for key, value in sent.items():
+                taken = getattr(network, key)
+                if taken not in (0, value):
+                    raise ValueError(
+                        f'{node}: network.{key} = {taken}, but environment_node sends {value}: '
+                        f'set network.{key}={value}, or change frame.* or driving.waypoints')
+        shapes = [architecture_hash(self.settings[node].network)
+                  for node in ('policy_node', 'learner_node')]
+        if shapes[0] != shapes[1]:
+            raise ValueError('policy_node and learner_node have different network.* settings: '
+                             'give them without a node, as in network.features=128')
 
     def with_options(self, options: Iterable[str]) -> Config:
         """
@@ -151,6 +195,10 @@ def _nodes_with(key: str) -> list[tuple[str, str]]:
         raise ValueError(f'--config {key}: unknown key'
                          + (f'; did you mean {near[0]!r}?' if near else ''))
     return found
+
+
+def _given(values: Mapping[str, Any]) -> Values:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = '') -> Values:

@@ -27,7 +27,7 @@ class Evaluation:
     """Hold what an evaluation needs to be the same for every driver."""
 
     def __init__(self, config: Config, run: Path, *, map_name: str, episodes: int, seed: int,
-                 profile: str, vehicle: str, domain: int,
+                 profile: str, vehicle: str, domain: int, log_level: str,
                  check_interrupt: Callable[[], None]) -> None:
         if episodes < 1:
             raise ValueError(f'{episodes} evaluation episodes: give 1 or more')
@@ -35,6 +35,7 @@ class Evaluation:
         self._run = run
         self._map, self._episodes, self._seed = map_name, episodes, seed
         self._profile, self._vehicle, self._domain = profile, vehicle, domain
+        self._log_level = log_level
         self._check_interrupt = check_interrupt
 
     def drive(self, name: str, driver: str, weights: Path | None = None,
@@ -59,7 +60,8 @@ class Evaluation:
                 monitor.on_applied(f'/{self._vehicle}/applied_action', heard.applied)
                 monitor.on_image(f'{topics}/rgb_front/image', film.frame)
             stack.enter_context(monitor)
-            session = stack.enter_context(Session(nodes, parameters, parameters.parent))
+            session = stack.enter_context(
+                Session(nodes, parameters, parameters.parent, self._log_level))
             while not heard.complete.wait(0.1):
                 self._check_interrupt()
                 session.check()
@@ -71,7 +73,8 @@ class Evaluation:
 
     def _configured(self, driver: str, weights: Path | None) -> Config:
         return self._config.with_values({
-            'simulator_node': {'world.map': self._map, 'seed': self._seed},
+            'simulator_node': {'seed': self._seed,
+                               **({'world.map': self._map} if self._map else {})},
             'environment_node': {
                 'episodes.seed': self._seed, 'first_episode': 0, 'wait_for': 2,
                 'episodes.max_offset': 0.0, 'episodes.max_yaw_offset': 0.0,

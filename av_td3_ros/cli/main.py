@@ -5,7 +5,6 @@ import argparse
 import os
 import sys
 
-from av_td3_ros.cli.session import SessionError
 from av_td3_ros.ros.runtime import ros_environment
 
 
@@ -29,13 +28,13 @@ def main() -> None:
             sys.exit(train.run(options))
         for node in [options.node] if options.node else config.SETTINGS:
             print(f'# {node}\n{config.described_file(node)}')
-    except (ValueError, OSError, SessionError, TimeoutError) as error:
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
+    except (ValueError, OSError, RuntimeError) as error:
         if getattr(options, 'debug', False):
             raise
         print(f'av-td3 {options.command}: {error}', file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 if __name__ == '__main__':

@@ -60,7 +60,9 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         """End every node."""
-        self.stop()
+        for name in self.stop():
+            print(f'{name} did not end within {STOP_TIMEOUT:g} s and was killed: what it was '
+                  'writing may be incomplete', file=sys.stderr)
 
     def _start(self, spec: NodeSpec) -> None:
         environment = {**self._environment, **ros_environment(self._environment),

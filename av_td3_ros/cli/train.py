@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import signal
@@ -15,14 +14,19 @@ from typing import Any
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluate import Evaluation, write_evaluation
 from av_td3_ros.cli.monitor import Monitor
+from av_td3_ros.cli.plots import draw_all
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
+from av_td3_ros.cli.report import session_facts, write_report
+from av_td3_ros.cli.run_folder import new_run_folder
 from av_td3_ros.cli.session import Session
 from av_td3_ros.paths import map_file
-from av_td3_ros.ros.graph import profile_parameters, profiles, session_nodes
+from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
 from av_td3_ros.ros.runtime import DomainLease
 
 VEHICLE = 'ego_vehicle'
 PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
+TRAINING_MAP, EVALUATION_MAP = 'winding', 'loop'
+EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
 STATUS_TOPIC = '/learner/status'
 
 
@@ -36,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='run folder to create (default runs/<date>-<time>)')
     parser.add_argument('--profile', default='embedded', choices=profiles(),
                         help='what the nodes are bound to (default %(default)s)')
-    parser.add_argument('--map', default='winding', metavar='MAP',
+    parser.add_argument('--map', metavar='MAP',
                         help='map to train on: a name of config/maps or an .xodr file '
-                             '(default %(default)s)')
-    parser.add_argument('--eval-map', default='loop', metavar='MAP',
-                        help='map that the drivers are compared on (default %(default)s)')
+                             f'(default {TRAINING_MAP})')
+    parser.add_argument('--eval-map', metavar='MAP',
+                        help=f'map that the drivers are compared on (default {EVALUATION_MAP})')
     parser.add_argument('--eval-episodes', type=int, default=10, metavar='N',
                         help='evaluation episodes of each driver; 0: no evaluation '
                              '(default %(default)s)')
@@ -53,29 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, evaluate, report; return the exit status."""
-    config = _configured(options)
-    folder = _new_run(options.run)
+    nodes = session_nodes(options.profile, VEHICLE, learning=True)
+    simulated = any(spec.name == 'simulator_node' for spec in nodes)
+    config = _configured(options, simulated)
+    domain, lease = _domain(simulated)
+    folder = new_run_folder(options.run)
+    config = config.writing_to(folder)
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
-    from av_td3_ros.cli.report import session_facts
-
     (folder / 'session.json').write_text(json.dumps(session_facts(sys.argv)), encoding='utf-8')
-    interrupt = _Interrupt()
-    lease = None
-    if 'ROS_DOMAIN_ID' not in os.environ:
-        lease = DomainLease()
-        os.environ['ROS_DOMAIN_ID'] = str(lease.domain)
-    domain = int(os.environ['ROS_DOMAIN_ID'])
     try:
         with ProgressView(options.steps, title=f'av-td3 train  {folder}') as view:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
-            checkpoint = _learn(folder, options, view, domain, interrupt)
-            if options.eval_episodes:
-                evaluation = _evaluate(folder, config, options, view, domain, interrupt,
-                                       checkpoint)
-            _report(folder, view)
-            if options.eval_episodes:
+            with _Interrupt() as interrupt:
+                checkpoint = _learn(folder, nodes, options, view, domain, interrupt)
+                evaluation = (_evaluate(folder, config, options, simulated, view, domain,
+                                        interrupt, checkpoint)
+                              if options.eval_episodes else None)
+            view.phase('drawing the report')
+            draw_all(folder)
+            report = write_report(folder)
+            if evaluation is not None:
                 view.console.print(evaluation_table(evaluation))
-        print(f'report: {folder / "report.html"}')
+        print(f'report: {report}')
     except KeyboardInterrupt:
         print(f'stopped; what there is lies in {folder}', file=sys.stderr)
         return 130
@@ -85,48 +88,44 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _configured(options: argparse.Namespace) -> Config:
+def _domain(simulated: bool) -> tuple[int, DomainLease | None]:
+    """
+    Return the ROS domain of this session, for the nodes as well.
+
+    One of its own where everything it talks with is its own; that of the user or the default one
+    where a simulator or vehicle is there already.
+    """
+    given = os.environ.get('ROS_DOMAIN_ID', '')
+    if given and not given.isdigit():
+        raise ValueError(f'ROS_DOMAIN_ID={given!r} is no domain: set a number from 0 to 101')
+    lease = DomainLease() if simulated and not given else None
+    domain = lease.domain if lease else int(given or 0)
+    os.environ['ROS_DOMAIN_ID'] = str(domain)
+    return domain, lease
+
+
+def _configured(options: argparse.Namespace, simulated: bool) -> Config:
     """Return the settings of all nodes; raise ValueError for what cannot be."""
     if options.steps < 1:
         raise ValueError(f'--steps {options.steps}: give 1 or more')
     if options.eval_episodes < 0:
         raise ValueError(f'--eval-episodes {options.eval_episodes}: give 0 or more')
-    for name in (options.map, options.eval_map):
-        map_file(name)
-    chosen = {
-        'simulator_node': {'seed': options.seed, 'vehicle': VEHICLE, 'world.map': options.map},
-        'environment_node': {'episodes.seed': options.seed, 'vehicle': VEHICLE,
-                             'wait_for': 3},
-        'policy_node': {'seed': options.seed, 'training': True},
-        'learner_node': {'seed': options.seed, 'total_transitions': options.steps},
-    }
-    return (Config.shipped().with_values(profile_parameters(options.profile))
-            .with_values(chosen).with_options(options.config))
+    if simulated:
+        map_file(options.eval_map or EVALUATION_MAP)
+    elif options.map or options.eval_map:
+        raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the map '
+                         'there, and leave --map and --eval-map out')
+    config = Config.shipped().for_training(
+        options.profile, VEHICLE, map_name=(options.map or TRAINING_MAP) if simulated else None,
+        seed=options.seed, steps=options.steps).with_options(options.config)
+    if config.settings['learner_node'].resume:  # what comes is no beginner's driving
+        config = config.with_values({'policy_node': {'exploration.warmup_steps': 0}})
+    return config
 
 
-def _new_run(wanted: Path | None) -> Path:
-    """Create the run folder; raise FileExistsError when it is in use."""
-    if wanted is None:
-        folder = Path('runs') / datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-    else:
-        folder = wanted
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f'run folder {folder} is not empty: choose another one')
-    folder.mkdir(parents=True, exist_ok=True)
-    if wanted is None:
-        link = folder.parent / 'latest'
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.name)
-    return folder.resolve()
-
-
-def _learn(folder: Path, options: argparse.Namespace, view: ProgressView, domain: int,
-           interrupt: _Interrupt) -> Path:
+def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,
+           domain: int, interrupt: _Interrupt) -> Path:
     """Run the training session until the learner has finished; return its last checkpoint."""
-    settings = Config.read(folder / 'config.yaml').with_values({
-        'learner_node': {'run': str(folder)}, 'recorder_node': {'bag': str(folder / 'bag')}})
-    settings.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
-    nodes = session_nodes(options.profile, VEHICLE, learning=True)
     view.phase('training')
     newest: dict[str, Any] = {}
     changed_at = [time.monotonic()]
@@ -141,8 +140,8 @@ def _learn(folder: Path, options: argparse.Namespace, view: ProgressView, domain
     monitor = Monitor('session', domain)
     monitor.on_status(STATUS_TOPIC, hear)
     monitor.on_episode('/learner/episode_summary', view.episode)
-    level = 'debug' if options.debug else 'info'
-    with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs', level) as session:
+    with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs',
+                          _log_level(options)) as session:
         while not newest.get('finished'):
             interrupt.check()
             session.check()
@@ -156,14 +155,17 @@ def _learn(folder: Path, options: argparse.Namespace, view: ProgressView, domain
     return Path(newest['checkpoint'])
 
 
-def _evaluate(folder: Path, config: Config, options: argparse.Namespace, view: ProgressView,
-              domain: int, interrupt: _Interrupt, checkpoint: Path) -> dict[str, Any]:
+def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulated: bool,
+              view: ProgressView, domain: int, interrupt: _Interrupt, checkpoint: Path
+              ) -> dict[str, Any]:
     """Let the untrained policy, the learned one and pure pursuit drive; write evaluation.json."""
+    seed = options.seed + EVALUATION_SEEDS
+    map_name = (options.eval_map or EVALUATION_MAP) if simulated else ''
     evaluation = Evaluation(
-        config, folder, map_name=options.eval_map, episodes=options.eval_episodes,
-        seed=options.seed + 10_000, profile=options.profile, vehicle=VEHICLE, domain=domain,
+        config, folder, map_name=map_name, episodes=options.eval_episodes, seed=seed,
+        profile=options.profile, vehicle=VEHICLE, domain=domain, log_level=_log_level(options),
         check_interrupt=interrupt.check)
-    result: dict[str, Any] = {'map': options.eval_map, 'seed': options.seed + 10_000}
+    result: dict[str, Any] = {'map': map_name, 'seed': seed}
     drivers = (('untrained', 'policy', folder / 'checkpoints' / 'untrained', None),
                ('learned', 'policy', checkpoint, folder / 'drive.mp4'),
                ('pursuit', 'pursuit', None, None))
@@ -176,26 +178,30 @@ def _evaluate(folder: Path, config: Config, options: argparse.Namespace, view: P
     return result
 
 
-def _report(folder: Path, view: ProgressView) -> None:
-    from av_td3_ros.cli.plots import draw_all
-    from av_td3_ros.cli.report import write_report
-
-    view.phase('drawing the report')
-    draw_all(folder)
-    write_report(folder)
+def _log_level(options: argparse.Namespace) -> str:
+    return 'debug' if options.debug else 'info'
 
 
 class _Interrupt:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt at the next look."""
+    """Turn SIGINT and SIGTERM into KeyboardInterrupt at the next look; a context manager."""
 
     def __init__(self) -> None:
         self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
     def check(self) -> None:
+        """Raise KeyboardInterrupt when a signal has come."""
         if self._asked:
             raise KeyboardInterrupt

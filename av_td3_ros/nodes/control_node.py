@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -26,6 +27,9 @@ class ControlSettings:
     action_timeout: float = setting(
         0.5, 'wall time in s after an observation at which the brake takes over from an action '
         'that has not come', minimum=0.01, maximum=60.0, live=True)
+    sensor_timeout: float = setting(
+        0.5, 'wall time in s without an observation after which the vehicle is stopped; 0: never, '
+        'for a lockstep world, which may stand still', minimum=0.0, maximum=60.0, live=True)
     command: CommandSettings = group(CommandSettings, 'limits on what reaches the vehicle')
 
 
@@ -38,7 +42,10 @@ class ControlNode(Node):
         accept_changes(self, self.settings, self._apply)
         self._open: Observation | None = None
         self._early: Action | None = None
-        self._opened_at = 0.0
+        self._unanswered_since = self._heard_at = 0.0
+        self._repeated: tuple[int, int] | None = None
+        self._last: Header | None = None
+        self._is_stopped = True
         self._applied = np.zeros(2, np.float32)
         self._stamp_ns: int | None = None
         self._braking_since_ns: int | None = None
@@ -56,28 +63,31 @@ class ControlNode(Node):
         self.settings = settings
 
     def _on_observation(self, message: Observation) -> None:
+        self._heard_at = time.monotonic()
         if self._open is not None:
-            self._brake(self._open, AppliedAction.SOURCE_WATCHDOG)
+            # In real time a frame may come before the action to the one before it.
+            self._repeat(self._open)
+        else:
+            self._unanswered_since = self._heard_at
         if message.is_first:
             self._applied = np.zeros(2, np.float32)
             self._stamp_ns = None
         if message.is_last:
             self._stop(message.header)
             return
-        self._open, self._opened_at = message, time.monotonic()
+        self._open = message
         if self._early is not None:
             early, self._early = self._early, None
             self._on_action(early)
 
     def _on_action(self, message: Action) -> None:
-        answered = self._open
-        if answered is None or (message.episode, message.step) != (answered.episode,
-                                                                   answered.step):
+        answered, key = self._open, (message.episode, message.step)
+        if answered is None or key not in ((answered.episode, answered.step), self._repeated):
             # Ahead of its observation it waits for it; behind it, it is too late.
             self._early = message
             return
         now_ns = to_nanoseconds(answered.header.stamp)
-        speed = answered.state[0] * SPEED_SCALE
+        speed = answered.state[0] * SPEED_SCALE if len(answered.state) else math.nan
         dt = self._elapsed(now_ns)
         self._braking_since_ns = None
         self._send(answered, limit_action((message.steer, message.acceleration), self._applied,
@@ -85,13 +95,22 @@ class ControlNode(Node):
                    AppliedAction.SOURCE_POLICY, message)
 
     def _on_hold(self, header: Header) -> None:
+        self._heard_at = time.monotonic()
         self._open = None
         self._stop(header)
 
     def _watch(self) -> None:
-        """Brake when an observation has gone without an action for too long."""
-        late = time.monotonic() - self._opened_at > self.settings.action_timeout
-        if self._open is None or not late:
+        """Brake when an action, or every observation, has not come for too long."""
+        now = time.monotonic()
+        limit = self.settings.sensor_timeout
+        if limit and self._last is not None and not self._is_stopped \
+                and now - self._heard_at > limit:
+            self.get_logger().error(f'no observation for {limit:g} s: stopping; are camera, '
+                                    'odometry and environment node alive?')
+            self._open = None
+            self._stop(self._last)
+            return
+        if self._open is None or now - self._unanswered_since <= self.settings.action_timeout:
             return
         if self._stale.ready():
             self.get_logger().warning(
@@ -99,6 +118,10 @@ class ControlNode(Node):
                 f'{self.settings.action_timeout:g} s: braking ({self._stale.count} times so far); '
                 'is the policy node alive?')
         self._brake(self._open, AppliedAction.SOURCE_WATCHDOG)
+
+    def _repeat(self, observation: Observation) -> None:
+        self._repeated = observation.episode, observation.step
+        self._send(observation, self._applied, AppliedAction.SOURCE_REPEATED, None)
 
     def _brake(self, observation: Observation, source: int) -> None:
         now_ns = to_nanoseconds(observation.header.stamp)
@@ -123,6 +146,7 @@ class ControlNode(Node):
     def _stop(self, header: Header) -> None:
         """Stand: outside an episode nobody drives."""
         self._command(header, np.array((0.0, -1.0), np.float32))
+        self._is_stopped = True
 
     def _command(self, header: Header, action: np.ndarray) -> None:
         command = to_carla(action, self.settings.command)
@@ -131,6 +155,7 @@ class ControlNode(Node):
             hand_brake=command.hand_brake, reverse=command.reverse)
         message.header = header
         self._commands.publish(message)
+        self._last, self._is_stopped = header, False
 
     def _elapsed(self, now_ns: int) -> float:
         """Return the time in s since the last applied action; a camera period at the first."""
@@ -138,8 +163,9 @@ class ControlNode(Node):
 
     def close(self) -> None:
         """Leave the vehicle braking."""
-        if self._open is not None and self.context.ok():
-            self._stop(self._open.header)
+        header = self._open.header if self._open is not None else self._last
+        if header is not None and self.context.ok():
+            self._stop(header)
 
 
 def main(args: list[str] | None = None) -> None:

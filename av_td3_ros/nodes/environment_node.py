@@ -81,6 +81,7 @@ class EnvironmentNode(Node):
         self._invasions = 0
         self._stamp_ns = 0
         self._awaited = False
+        self.failure = ''
         self._refused = Throttle()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -118,7 +119,7 @@ class EnvironmentNode(Node):
             self.get_logger().error(f'no episodes on map {message.map_name!r}: {error}')
             return
         self._end_episode('interrupted')
-        self._begin_reset()
+        self._plan = None  # the timer begins the next one, once everybody is there
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         try:
@@ -191,7 +192,9 @@ class EnvironmentNode(Node):
             self._impulse, self._invasions = None, 0
             step = self._episode.first(vehicle)
         else:
-            self._stack.push(frame, vehicle.stamp_ns)
+            if self._stack.push(frame, vehicle.stamp_ns):
+                raise ValueError(f'the camera was silent for over {self.settings.frame.max_gap:g} '
+                                 's of its own time')
             step = self._episode.step(vehicle, Events(self._impulse, self._invasions))
             self._impulse, self._invasions = None, 0
         observation = self._message(step, vehicle)
@@ -244,6 +247,8 @@ class EnvironmentNode(Node):
     def _next_episode(self) -> None:
         if self.settings.resets:
             self._begin_reset()
+        else:
+            self._path = None  # the next episode is the next route
 
     def _begin_reset(self) -> None:
         if self._planner is None:
@@ -252,8 +257,9 @@ class EnvironmentNode(Node):
         try:
             self._plan = self._planner.plan(self._index)
         except ValueError as error:
-            self.get_logger().error(f'episode {self._index} cannot be planned: {error}')
-            self._plan = None
+            self.failure = f'episode {self._index} cannot be planned: {error}'
+            self.get_logger().fatal(self.failure)
+            self.context.try_shutdown()
             return
         self._path = None
         self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
@@ -274,7 +280,9 @@ class EnvironmentNode(Node):
 
     def _ask_again(self) -> None:
         overdue = time.monotonic() - self._asked_at > self.settings.reset_timeout
-        if self._plan is not None and self._episode is None and overdue:
+        if self._plan is None and self._is_awaited():
+            self._begin_reset()
+        elif self._plan is not None and self._episode is None and overdue:
             self.get_logger().info(f'episode {self._index}: asking for the reset again')
             self._ask_for_reset()
 
@@ -283,8 +291,10 @@ class EnvironmentNode(Node):
             return
         metrics = self._episode.summary()
         self._episode = None
+        misses = {'images_missed': self._pairer.images_missed, 'images_late': self._pairer.late,
+                  'images_stale': self._pairer.stale, 'images_refused': self._refused.count}
         self._summaries.publish(_summary(metrics, reason, self.settings.vehicle, self._index,
-                                         to_stamp(self._stamp_ns)))
+                                         to_stamp(self._stamp_ns), misses))
 
     def _refuse(self, what: str, error: ValueError) -> None:
         if self._refused.ready():
@@ -296,9 +306,9 @@ class EnvironmentNode(Node):
         self._end_episode('interrupted')
 
 
-def _summary(metrics: EpisodeMetrics, reason: str, vehicle: str, index: int, stamp: object
-             ) -> EpisodeSummary:
-    values = metrics.to_dict()
+def _summary(metrics: EpisodeMetrics, reason: str, vehicle: str, index: int, stamp: object,
+             misses: dict[str, int]) -> EpisodeSummary:
+    values = {**metrics.to_dict(), **misses}
     message = EpisodeSummary(
         vehicle=vehicle, episode=index, result=reason, success=metrics.success,
         episode_return=metrics.return_, steps=metrics.steps, duration=metrics.duration,

@@ -31,7 +31,6 @@ from av_td3_ros.td3.networks import NetworkSettings
 from av_td3_ros.td3.replay import ReplayBuffer, ReplayError, StepRecord
 from av_td3_ros.td3.weights import pack
 
-
 ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
 
 
@@ -45,12 +44,14 @@ class LearnerSettings:
     seed: int = setting(0, 'seed of weights, noise and sampling', minimum=0, maximum=2**31 - 1)
     device: str = setting('cpu', 'torch device of the update, such as cpu or cuda')
     threads: int = setting(1, 'threads of the update on the processor', minimum=1, maximum=256)
-    total_transitions: int = setting(0, 'transitions after which training is finished; 0: never',
+    total_transitions: int = setting(0, 'transitions to receive, beside those of a resumed run, '
+                                     'until training is finished; 0: it goes on',
                                      minimum=0)
     capacity: int = setting(100_000, 'steps that the replay keeps, 7.3 kB each', minimum=2)
     publish_every: int = setting(50, 'updates between two published policies', minimum=1)
     checkpoint_every: int = setting(2000, 'updates between two checkpoints', minimum=1)
-    checkpoints_kept: int = setting(3, 'checkpoints that are kept beside the best', minimum=1)
+    checkpoints_kept: int = setting(3, 'newest checkpoints that are kept, beside the untrained '
+                                    'one', minimum=1)
     skips_tolerated: int = setting(20, 'updates in a row that are not finite after which the last '
                                    'checkpoint is restored', minimum=1)
     status_period: float = setting(1.0, 'wall time in s between two status messages',
@@ -68,6 +69,8 @@ class LearnerNode(Node):
         super().__init__('learner_node')
         s = self.settings = declare_settings(self, LearnerSettings)
         torch.set_num_threads(s.threads)
+        if s.device.startswith('cuda') and not torch.cuda.is_available():
+            raise ValueError(f'device = {s.device!r}: this torch sees no CUDA device; set cpu')
         self._agent = TD3(s.td3, s.network, s.seed, s.device)
         n = s.network
         self._replay = ReplayBuffer(s.capacity, n.frames, n.frame_size, n.state_size, s.seed)
@@ -86,6 +89,8 @@ class LearnerNode(Node):
         self._checkpoints = (Checkpoints(Path(s.run) / 'checkpoints', s.checkpoints_kept)
                              if s.run else None)
         self._log = _RunLog(Path(s.run)) if s.run else None
+        self._save(pin='untrained')  # to compare with
+        self._total = s.total_transitions
         if s.resume:
             self._resume(Path(s.resume))
 
@@ -99,8 +104,6 @@ class LearnerNode(Node):
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
         self.create_timer(s.status_period, self._on_timer)
-        if not s.resume:
-            self._save(pin='untrained')  # to compare with
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()
@@ -121,8 +124,19 @@ class LearnerNode(Node):
         if missing is None or time.monotonic() - self._asked.get(key, 0.0) < ASK_PERIOD:
             return
         self._asked[key] = time.monotonic()
-        self._resend.call_async(ResendTransitions.Request(
+        asked = self._resend.call_async(ResendTransitions.Request(
             session=key[1], from_sequence=missing[0], to_sequence=missing[1]))
+        asked.add_done_callback(lambda future: self._on_answer(key, missing, future))
+
+    def _on_answer(self, key: tuple[str, str], missing: tuple[int, int], future: Any) -> None:
+        """Go on without what the recorder does not have any more."""
+        answer = future.result()
+        if answer.accepted or self._sequencers[key].missing != missing:
+            return
+        self.get_logger().warning(f'transitions {missing[0]} to {missing[1]} of {key[0]} are '
+                                  f'lost: {answer.message}')
+        for one in self._sequencers[key].skip():
+            self._store(one)
 
     def _store(self, message: Transition) -> None:
         if self._is_complete():
@@ -143,8 +157,7 @@ class LearnerNode(Node):
             self._log.episode(time.monotonic() - self._started, self._limiter.transitions, message)
 
     def _is_complete(self) -> bool:
-        total = self.settings.total_transitions
-        return total > 0 and self._limiter.transitions >= total
+        return self._total > 0 and self._limiter.transitions >= self._total
 
     # -- the worker's thread: learning
 
@@ -232,6 +245,7 @@ class LearnerNode(Node):
         self._version = int(checkpoint.counters['policy_version'])
         self._episodes = int(checkpoint.counters['episodes'])
         self._rate_from = (time.monotonic(), self._agent.updates)
+        self._total += self._limiter.transitions if self._total else 0
 
     # -- both
 
@@ -270,8 +284,10 @@ class LearnerNode(Node):
             self._log.status(now - self._started, status)
 
     def close(self) -> None:
-        """Stop learning and write a last, complete checkpoint."""
+        """Stop learning, write a last, complete checkpoint, and let the world go on."""
         self._closing = True
+        if self._world_waiting and self.context.ok():
+            self._world.publish(CarlaControl(command=CarlaControl.PLAY))
         self._worker.join()
         if not self._finished:
             self._save()

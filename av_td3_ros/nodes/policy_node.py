@@ -74,8 +74,7 @@ class PolicyNode(Node):
         self._loader.start()
 
         self._actions = self.create_publisher(Action, '~/output/action', qos.STEP)
-        self.create_subscription(Observation, '~/input/observation', self._on_observation,
-                                 qos.STEP)
+        self._listening = self.create_timer(0.05, self._listen)
         self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
                                  qos.LATCHED)
 
@@ -85,9 +84,18 @@ class PolicyNode(Node):
 
     # -- driving
 
+    def _listen(self) -> None:
+        """Take observations once somebody hears the answers: who asks waits until then."""
+        if self._actions.get_subscription_count() == 0:
+            return
+        self.destroy_timer(self._listening)
+        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+                                 qos.STEP)
+
     def _on_observation(self, message: Observation) -> None:
         if self._next is not None:
-            (self._actor, self._version), self._next = self._next, None
+            with self._arrival:
+                (self._actor, self._version), self._next = self._next, None
         if message.is_first:
             self._exploration.restart()
             self._pursuit.reset()
@@ -130,6 +138,8 @@ class PolicyNode(Node):
 
     def _frames(self, message: Observation) -> np.ndarray:
         network = self.settings.network
+        if network.frames == 0:
+            return np.zeros((0, network.frame_size, network.frame_size), np.uint8)
         shape = (message.count, message.height, message.width)
         wanted = (network.frames, network.frame_size, network.frame_size)
         if shape != wanted or len(message.frames) != int(np.prod(shape)):
@@ -162,7 +172,8 @@ class PolicyNode(Node):
                 continue
             actor = Actor(self.settings.network).eval()
             actor.load_state_dict(tensors)
-            self._next = actor, message.version
+            with self._arrival:
+                self._next = actor, message.version
 
     def _load_file(self, path: Path) -> None:
         checkpoint = load(path)

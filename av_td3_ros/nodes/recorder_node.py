@@ -40,6 +40,7 @@ class RecorderNode(Node):
         self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
         self._kept: collections.deque[bytes] = collections.deque(maxlen=s.kept)
         self._unwritten = Throttle()
+        self._told = 0
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
@@ -47,6 +48,7 @@ class RecorderNode(Node):
                                  qos.TRANSITION)
         self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
+        self.create_timer(1.0, self._tell_of_gaps)
         self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
 
     def _on_observation(self, message: Observation) -> None:
@@ -55,12 +57,18 @@ class RecorderNode(Node):
     def _on_action(self, message: AppliedAction) -> None:
         self._record(self._joiner.add_action(message))
 
+    def _tell_of_gaps(self) -> None:
+        if self._joiner.incomplete > self._told:
+            self._told = self._joiner.incomplete
+            self.get_logger().warning(f'{self._told} steps so far lack their action or successor '
+                                      'and are not recorded')
+
     def _record(self, steps: list[JoinedStep[Observation, AppliedAction]]) -> None:
         for step in steps:
             self._sequence += 1
             message = self._transition(step)
             data = serialize_message(message)
-            # On disk before on the topic: what the learner has seen can always be found again.
+            # Written before published: a closed bag holds all that the learner has seen.
             self._write(message, data)
             self._kept.append(data)
             self._transitions.publish(data)

@@ -31,6 +31,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (
     from_pose_message,
     to_bytes,
+    to_nanoseconds,
     to_pose_message,
     to_quaternion,
     to_stamp,
@@ -42,6 +43,7 @@ from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
 EGO_ID = 1
+MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class SimulatorNode(Node):
         self._command = CarlaEgoVehicleControl(brake=1.0)
         self._goal: Pose | None = None
         self._route_due = False
-        self._refused = Throttle()
+        self._refused, self._timeouts = Throttle(), Throttle()
         self._make_publishers()
         self._make_subscriptions()
         self._publish_constants()
@@ -127,6 +129,11 @@ class SimulatorNode(Node):
             return
         overdue = time.monotonic() - self._ticked_at > self.settings.command_timeout
         if overdue and self._may_tick():
+            if self._waiting and self._timeouts.ready():
+                self.get_logger().warning(
+                    f'no command for the image at {self._world.stamp_ns * 1e-9:.2f} s within '
+                    f'{self.settings.command_timeout:g} s: going on with the last one '
+                    f'({self._timeouts.count} times so far)')
             self._tick()
 
     def _may_tick(self) -> bool:
@@ -141,6 +148,9 @@ class SimulatorNode(Node):
             if self._refused.ready():
                 self.get_logger().warning(f'command {values} refused: not finite')
             return
+        answers_ns = to_nanoseconds(message.header.stamp)
+        if self._lockstep and answers_ns not in (0, self._world.stamp_ns):
+            return  # for an image that the world has left behind
         self._command = message
         if self._lockstep and self._waiting:
             self._waiting = False
@@ -181,8 +191,11 @@ class SimulatorNode(Node):
         self._route_due = self._goal is not None
 
     def _on_velocity(self, message: Twist) -> None:
-        if math.isfinite(message.linear.x):
+        if abs(message.linear.x) <= MAX_SPEED:  # false for what is no number
             self._world.set_velocity(message.linear.x)
+        else:
+            self.get_logger().warning(f'velocity {message.linear.x} m/s refused: give at most '
+                                      f'{MAX_SPEED:g}')
 
     def _on_goal(self, message: PoseStamped) -> None:
         try:

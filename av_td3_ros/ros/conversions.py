@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.vehicle_state import VehicleState
 
+FARTHEST = 1e6  # m from the map's origin
+
 
 def to_nanoseconds(stamp: Time) -> int:
     """Return a stamp as integer nanoseconds."""
@@ -47,10 +49,11 @@ def to_pose_message(pose: Pose) -> PoseMessage:
 
 
 def from_pose_message(message: PoseMessage) -> Pose:
-    """Return the planar part of a pose message; raise ValueError when it is not finite."""
+    """Return the planar part of a pose message; raise ValueError when it is no place on a map."""
     pose = Pose(message.position.x, message.position.y, to_yaw(message.orientation))
-    if not math.isfinite(pose.x + pose.y + pose.yaw):
-        raise ValueError(f'pose {pose.x}, {pose.y}, {pose.yaw} is not finite')
+    if not (abs(pose.x) <= FARTHEST and abs(pose.y) <= FARTHEST and math.isfinite(pose.yaw)):
+        raise ValueError(f'pose {pose.x}, {pose.y}, {pose.yaw} is not finite or farther than '
+                         f'{FARTHEST:g} m from the origin')
     return pose
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import launch.logging
 from av_td3_msgs.msg import LearnerStatus
@@ -15,7 +14,6 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.ros_adapters import get_ros_node
 
-from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import NodeSpec
 from av_td3_ros.ros.runtime import PARENT, allocator_environment
@@ -46,20 +44,12 @@ def common_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def number(key: str, text: str) -> dict[str, int]:
-    """Return a setting given as an argument; nothing when it is empty. Raises ValueError."""
+def number(key: str, text: str) -> int | None:
+    """Return an argument as a number, None when it is empty. Raises ValueError."""
     try:
-        return {key: int(text)} if text else {}
+        return int(text) if text else None
     except ValueError:
         raise ValueError(f'{key}: {text!r} is no whole number') from None
-
-
-def simulator_values(chosen: dict[str, str]) -> dict[str, Any]:
-    """Return the simulator's settings of the common arguments; raise ValueError or OSError."""
-    if chosen['map']:
-        map_file(chosen['map'])
-    return {'vehicle': chosen['vehicle'], **number('seed', chosen['seed']),
-            **({'world.map': chosen['map']} if chosen['map'] else {})}
 
 
 def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: Path

@@ -13,7 +13,7 @@ SMALL = NetworkSettings(frame_size=36, channels=(4, 4, 4), features=8, hidden=(1
 
 
 @pytest.mark.parametrize(('waypoints', 'inputs'), [(1, 517), (10, 535), (25, 565)])
-def test_the_sizes_of_the_paper_preset_are_those_of_the_nature_cnn(waypoints: int, inputs: int) -> None:
+def test_the_paper_preset_has_the_sizes_of_the_nature_cnn(waypoints: int, inputs: int) -> None:
     network = dataclasses.replace(PRESETS['paper'][1], state_size=3 + 2 * waypoints)
     shapes = {name: tuple(p.shape) for name, p in Actor(network).named_parameters()}
     assert shapes['cnn.convolutions.0.weight'] == (32, 4, 8, 8)
