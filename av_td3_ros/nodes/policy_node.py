@@ -88,7 +88,7 @@ class PolicyNode(Node):
         """Take observations once somebody hears the answers: who asks waits until then."""
         if self._actions.get_subscription_count() == 0:
             return
-        self.destroy_timer(self._listening)
+        self._listening.cancel()
         self.create_subscription(Observation, '~/input/observation', self._on_observation,
                                  qos.STEP)
 
