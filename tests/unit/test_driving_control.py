@@ -89,9 +89,9 @@ def test_stop_without_a_history_goes_straight() -> None:
 
 @pytest.mark.parametrize(('action', 'command'), [
     ((0.0, 0.0), CarlaCommand(0.0, 0.0, 0.0)),
-    ((0.5, 0.25), CarlaCommand(0.25, -0.5, 0.0)),
-    ((-0.5, -0.75), CarlaCommand(0.0, 0.5, 0.75)),
-    ((7.0, -7.0), CarlaCommand(0.0, -1.0, 1.0))])
+    ((0.5, 0.25), CarlaCommand(0.25, -0.3, 0.0)),  # 0.6 of the vehicle's steering range
+    ((-0.5, -0.75), CarlaCommand(0.0, 0.3, 0.75)),
+    ((7.0, -7.0), CarlaCommand(0.0, -0.6, 1.0))])
 def test_carla_steers_to_the_right_and_never_pushes_both_pedals(
         action: tuple[float, float], command: CarlaCommand) -> None:
     assert to_carla(action) == command
@@ -119,6 +119,8 @@ def test_every_setting_changes_a_command(field: str) -> None:
     def commands(settings: CommandSettings) -> list[list[float]]:
         limited = [limit_action((1.0, 1.0), CENTRED, speed, 0.05, settings)
                    for speed in (5.0, 10.2, 13.0)]
-        return [one.tolist() for one in [*limited, brake_action((0.5, 0.0), 0.7, 0.05, settings)]]
+        stopped = brake_action((0.5, 0.0), 0.7, 0.05, settings)
+        sent = to_carla((0.5, 0.0), settings).steer
+        return [*(one.tolist() for one in [*limited, stopped]), [sent]]
 
     assert commands(changed) != commands(SETTINGS)

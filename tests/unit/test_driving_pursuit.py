@@ -15,7 +15,7 @@ from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.settings import check
 
 WHEELBASE = 2.6   # m
-MAX_STEERING = 0.6  # rad
+MAX_STEERING = 0.36  # rad, as the driver is told by default
 TO_REAR = 1.3     # m from the vehicle's reference to its rear axle
 
 
@@ -107,7 +107,7 @@ def test_steering_is_the_circle_through_the_look_ahead_point() -> None:
     on_circle = np.stack([20.0 * np.sin(angles), 20.0 * (1.0 - np.cos(angles))], axis=1)
     driver = PursuitDriver(PursuitSettings(rear_axle=0.0))
     steer = driver.act(state(5.0, 0.0, 0.0, on_circle.tolist()))[0]
-    assert steer == pytest.approx(math.atan(2.6 / 20.0) / 0.6, rel=0.01)
+    assert steer == pytest.approx(math.atan(2.6 / 20.0) / MAX_STEERING, rel=0.01)
     mirrored = (on_circle * (1.0, -1.0)).tolist()
     assert driver.act(state(5.0, 0.0, 0.0, mirrored))[0] == pytest.approx(-steer)
 

@@ -130,7 +130,7 @@ def test_gentle_driving_is_that_of_commonroad_vehicle_models() -> None:
 @pytest.mark.parametrize('grip', [1.0, 0.4])
 def test_no_manoeuvre_beats_the_grip_of_the_road(grip: float) -> None:
     rng = np.random.default_rng(5)
-    car = vehicle(30.0, grip=grip)
+    car = vehicle(30.0, grip=grip, steering_rate=0.4)  # the model's own steering rack
     limit = 1.05 * car.tyre_friction * grip * 9.81
     for _ in range(100):
         command = VehicleCommand(*rng.uniform([0.0, -1.0, 0.0], [1.0, 1.0, 0.5]))
