@@ -89,7 +89,8 @@ class LearnerNode(Node):
         self._checkpoints = (Checkpoints(Path(s.run) / 'checkpoints', s.checkpoints_kept)
                              if s.run else None)
         self._log = _RunLog(Path(s.run)) if s.run else None
-        self._save(pin='untrained')  # to compare with
+        if s.run and not (Path(s.run) / 'checkpoints' / 'untrained').exists():
+            self._save(pin='untrained')  # to compare with
         self._total = s.total_transitions
         if s.resume:
             self._resume(Path(s.resume))

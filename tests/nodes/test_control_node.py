@@ -141,16 +141,18 @@ def test_the_brake_takes_over_when_no_action_comes(connect: Callable[..., Vehicl
 
 
 def test_a_controlled_stop_holds_the_steering_before_it_centres_it(
-        connect: Callable[..., Vehicle]) -> None:
-    vehicle = connect({'command.steering_rate': 2.0, 'command.stop_hold': 0.15})
+        peer: Peer, connect: Callable[..., Vehicle]) -> None:
+    vehicle = connect({'command.steering_rate': 2.0, 'command.stop_hold': 0.15,
+                       'sensor_timeout': 0.0})
     for step in range(3):
         vehicle.observation(step, is_first=step == 0)
         vehicle.action(step, steer=0.3)
         vehicle.commands.next()
-    for step in range(3, 10):  # each one comes while the one before has no action yet
+    assert peer.set_parameter(NODE, 'action_timeout', 0.01).successful
+    steers = []
+    for step in range(3, 9):
         vehicle.observation(step)
-    steers = [vehicle.applied.next(lambda one, step=step: one.step == step).steer
-              for step in range(3, 9)]
+        steers.append(vehicle.applied.next(lambda one, step=step: one.step == step).steer)
     assert steers == pytest.approx([0.3, 0.3, 0.3, 0.2, 0.1, 0.0], abs=1e-6)
     assert all(one.brake == pytest.approx(0.6) for one in vehicle.commands.messages[3:])
 

@@ -298,7 +298,8 @@ def test_the_stack_starts_anew_after_a_gap(bridge: Bridge) -> None:
     bridge.see(bridge.along(1), grey=20)
     after = bridge.see(bridge.along(2), grey=30, skip=11)
     assert greys(after) == [30] * 4
-    assert (after.is_first, after.step) == (False, 2)
+    # A step number is left out, so that nothing is learned across the gap.
+    assert (after.is_first, after.step) == (False, 3)
 
 
 def test_the_stack_starts_anew_with_each_episode(bridge: Bridge) -> None:
@@ -427,8 +428,7 @@ def test_a_map_that_cannot_be_driven_is_an_error_and_the_next_one_is_taken(
 def test_episodes_wait_for_those_who_act_on_observations(
         peer: Peer, connect: Callable[..., Bridge]) -> None:
     bridge = connect(wait_for=2)
-    start = bridge.reset()
-    bridge.frame(start)
+    bridge.frame(Pose(0.0, 0.0, 0.0))
     assert step_of(bridge.holds.next()) == 1
     other = Peer(peer.domain, 'other')
     try:
@@ -436,6 +436,7 @@ def test_episodes_wait_for_those_who_act_on_observations(
         publisher = next(one for one in bridge.node.node.publishers
                          if one.topic_name == '/ego_vehicle/observation')
         await_that(lambda: publisher.get_subscription_count() == 2, 'the second listener')
+        start = bridge.reset()
         assert bridge.see(start).is_first
     finally:
         other.close()

@@ -248,7 +248,7 @@ def test_learning_goes_on_from_a_checkpoint(peer: Peer, make: Callable[..., Runn
     ended = school.until(lambda one: one.finished)
     node.stop()
 
-    again = make('learner_node', {**SMALL, 'run': str(run), 'total_transitions': 50,
+    again = make('learner_node', {**SMALL, 'run': str(run), 'total_transitions': 20,
                                   'resume': ended.checkpoint})
     weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
     again.connected(peer)

@@ -35,10 +35,11 @@ class Road:
 
     def __init__(self, peer: Peer, node: Running) -> None:
         self.actions = peer.hear(Action, '/ego_vehicle/action')
-        self.observe = peer.speak(Observation, '/ego_vehicle/observation')
         self.send = peer.speak(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
         node.connected(peer)
         node.spin()
+        # The node takes observations once its actions are heard.
+        self.observe = peer.speak(Observation, '/ego_vehicle/observation')
         self._steps = itertools.count()
 
     def show(self, state: np.ndarray = STATE, frames: np.ndarray = FRAMES, **flags: bool) -> int:
