@@ -51,15 +51,17 @@ class TrajectoryJoiner(Generic[O, A]):
     def __init__(self) -> None:
         """Begin with nothing waiting."""
         self._observations: list[O] = []
+        self._newest: O | None = None
         self._actions: dict[tuple[int, int], A] = {}
         self.incomplete = 0
 
     def add_observation(self, observation: O) -> list[JoinedStep[O, A]]:
         """Take an observation; return the steps that are complete now, in order."""
-        newest = self._observations[-1] if self._observations else None
+        newest = self._newest
         if newest is not None and newest.episode == observation.episode \
                 and observation.step <= newest.step:
             return []  # a copy
+        self._newest = observation
         self._observations.append(observation)
         return self._complete()
 

@@ -192,11 +192,14 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     finally:
         if node is not None:
             node.close()
-            _deliver(node, LAST_WORDS)
+            if node.context.ok():
+                _deliver(node, LAST_WORDS)
             node.destroy_node()
         rclpy.try_shutdown()
-    if status:
-        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Nothing is left to finish, and taking torch apart would take longer than all before.
+    os._exit(status)
 
 
 def _deliver(node: Any, timeout: float) -> None:

@@ -20,7 +20,8 @@ from av_td3_ros.ros.conversions import to_stamp
 PERIOD = 50_000_000
 NODE = '/ego_vehicle/control_node'
 # So that a busy machine brakes in no test but those about braking.
-PATIENT = {'action_timeout': 60.0, 'command.steering_rate': 1000.0, 'command.steering_range': 1.0}
+PATIENT = {'action_timeout': 60.0, 'sensor_timeout': 0.0, 'command.steering_rate': 1000.0,
+           'command.steering_range': 1.0}
 
 
 class Vehicle:
@@ -142,8 +143,7 @@ def test_the_brake_takes_over_when_no_action_comes(connect: Callable[..., Vehicl
 
 def test_a_controlled_stop_holds_the_steering_before_it_centres_it(
         peer: Peer, connect: Callable[..., Vehicle]) -> None:
-    vehicle = connect({'command.steering_rate': 2.0, 'command.stop_hold': 0.15,
-                       'sensor_timeout': 0.0})
+    vehicle = connect({'command.steering_rate': 2.0, 'command.stop_hold': 0.15})
     for step in range(3):
         vehicle.observation(step, is_first=step == 0)
         vehicle.action(step, steer=0.3)
@@ -171,6 +171,33 @@ def test_an_action_that_is_too_late_is_left_out(connect: Callable[..., Vehicle])
     vehicle.action(2, acceleration=0.4)
     assert vehicle.commands.next().throttle == pytest.approx(0.4)
     assert [vehicle.applied.next().step for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_frame_that_comes_before_the_action_repeats_the_last_one(
+        connect: Callable[..., Vehicle]) -> None:
+    vehicle = connect()
+    vehicle.observation(0, is_first=True)
+    vehicle.action(0, steer=0.2, acceleration=0.3)
+    vehicle.commands.next()
+    vehicle.observation(1)
+    vehicle.observation(2)
+    repeated = vehicle.commands.next()
+    assert (repeated.steer, repeated.throttle) == (pytest.approx(-0.2), pytest.approx(0.3))
+    vehicle.action(1, acceleration=0.6)  # one frame late is better than none
+    assert vehicle.commands.next().throttle == pytest.approx(0.6)
+    told = [vehicle.applied.next() for _ in range(3)]
+    assert [(one.step, one.source) for one in told] == [
+        (0, AppliedAction.SOURCE_POLICY), (1, AppliedAction.SOURCE_REPEATED),
+        (2, AppliedAction.SOURCE_POLICY)]
+
+
+def test_the_vehicle_is_stopped_when_no_observation_comes_any_more(
+        connect: Callable[..., Vehicle], log: Log) -> None:
+    vehicle = connect({'sensor_timeout': 0.1})
+    vehicle.observation(0, is_first=True)
+    vehicle.action(0, acceleration=1.0)
+    assert vehicle.commands.next(lambda one: one.brake > 0.0).throttle == 0.0
+    assert 'are camera, odometry and environment node alive?' in log.next('no observation for')
 
 
 @pytest.mark.parametrize('broken', [math.nan, math.inf])

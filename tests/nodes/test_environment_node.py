@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,12 +12,13 @@ from av_td3_msgs.msg import EpisodeSummary, Observation
 from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent, CarlaWorldInfo
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, Twist, Vector3
-from harness import Log, Peer, Running, await_that
+from harness import SPECS, Log, Peer, Running, await_that, parameter_file
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from av_td3_ros.cli.session import Session, SessionError
 from av_td3_ros.driving.geometry import Pose, wrap_angle
 from av_td3_ros.driving.image import to_observation_frame
 from av_td3_ros.driving.road_map import RoadMap
@@ -442,6 +444,17 @@ def test_episodes_wait_for_those_who_act_on_observations(
         other.close()
 
 
+def test_routes_that_the_map_does_not_have_end_the_node(peer: Peer, tmp_path: Path) -> None:
+    file = parameter_file(tmp_path, {'environment_node': {
+        'wait_for': 0, 'episodes.min_length': 90000.0, 'episodes.max_length': 90000.0}})
+    with Session([SPECS['environment_node']], file, tmp_path / 'logs') as session:
+        peer.speak(CarlaWorldInfo, '/carla/world_info', qos.LATCHED)(
+            CarlaWorldInfo(map_name='loop', opendrive=map_file('loop').read_text()))
+        await_that(lambda: session.states()['environment_node'] != 'running', 'its end')
+        with pytest.raises(SessionError, match=r'episode 0 cannot be planned.*90000'):
+            session.check()
+
+
 def test_start_speeds_and_offsets_are_asked_for(connect: Callable[..., Bridge]) -> None:
     bridge = connect(episodes__max_offset=1.0, episodes__max_yaw_offset=0.2,
                      episodes__max_speed=8.0, episodes__standing_share=0.0)
@@ -466,8 +479,12 @@ def test_without_resets_the_route_comes_from_outside(connect: Callable[..., Brid
     assert bridge.see(bridge.along(1), speed=3.0).step == 1
     bridge.send_path(np.array([(x, 0.0, math.pi) for x in range(100, 0, -1)]))
     assert bridge.summaries.next().result == 'interrupted'
-    again = bridge.see(bridge.along(90))
+    again = bridge.see(bridge.along(0))
     assert (again.is_first, again.episode) == (True, 1)
+    # Once that route has been driven, the vehicle waits for the next one.
+    assert bridge.see(bridge.beside(10, 5.0)).is_last
+    bridge.frame(bridge.along(0))
+    assert step_of(bridge.holds.next()) == bridge.frames
     assert not bridge.transforms.messages
 
 

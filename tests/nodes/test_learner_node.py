@@ -137,6 +137,37 @@ def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
     assert {(one.session, one.from_sequence, one.to_sequence) for one in asked} == {('a', 4, 6)}
 
 
+def test_what_was_recorded_before_the_learner_came_is_asked_for(
+        peer: Peer, connect: Callable[..., School]) -> None:
+    def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
+               ) -> ResendTransitions.Response:
+        school.teach(request.from_sequence, request.to_sequence)
+        response.accepted = True
+        return response
+
+    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', resend)
+    school = connect()
+    school.teach(5, 9)
+    assert school.until(lambda one: one.transitions == actions_in(9)).transitions_lost == 0
+
+
+def test_what_nobody_has_any_more_is_lost_and_counted(
+        peer: Peer, connect: Callable[..., School], log: Log) -> None:
+    def refuse(request: ResendTransitions.Request, response: ResendTransitions.Response
+               ) -> ResendTransitions.Response:
+        response.message = '7 to 9 are kept'
+        return response
+
+    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', refuse)
+    school = connect()
+    school.teach(1, 3)
+    school.teach(7, 9)
+    status = school.until(lambda one: one.transitions_lost == 3)
+    assert '7 to 9 are kept' in log.next('transitions 4 to 6')
+    assert school.until(lambda one: one.transitions == actions_in(9) - 3)
+    assert status.transitions_refused == 0
+
+
 def test_a_second_recorder_is_another_session(connect: Callable[..., School]) -> None:
     school = connect()
     school.teach(1, 9)
@@ -228,12 +259,16 @@ def test_training_ends_with_a_checkpoint_of_everything(connect: Callable[..., Sc
     assert Path(status.checkpoint).parent == run / 'checkpoints'
     assert (checkpoint.updates, checkpoint.counters['transitions']) == (10, 30)
     assert checkpoint.counters['policy_version'] == status.policy_version
-    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-    assert {'learner', 'episode'} == {line['kind'] for line in lines}
-    episode = next(line for line in lines if line['kind'] == 'episode')
+
+    def lines(kind: str) -> list[dict[str, object]]:
+        text = (run / 'metrics.jsonl').read_text()
+        every = map(json.loads, text[:text.rindex('\n')].splitlines())
+        return [line for line in every if line['kind'] == kind]
+
+    await_that(lambda: lines('learner')[-1]['finished'], 'the last line of metrics.jsonl')
+    assert lines('learner')[-1]['transitions'] == 30
+    (episode,) = lines('episode')
     assert (episode['return'], episode['result'], episode['steps']) == (-1.5, 'off_road', 8)
-    learner = [line for line in lines if line['kind'] == 'learner']
-    assert learner[-1]['finished'] and learner[-1]['transitions'] == 30
     assert list((run / 'tensorboard').iterdir())
 
 
@@ -260,6 +295,19 @@ def test_learning_goes_on_from_a_checkpoint(peer: Peer, make: Callable[..., Runn
         school.send(transition(sequence, session='b'))
     status = school.until(lambda one: one.finished)
     assert (status.transitions, status.updates) == (50, 20)
+
+
+def test_a_learner_that_ends_lets_the_world_go_on(peer: Peer, make: Callable[..., Running]
+                                                  ) -> None:
+    node = make('learner_node', {**SMALL, 'total_transitions': 20})
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 30)
+    school.until(lambda one: one.finished)
+    assert school.control.next().command == CarlaControl.PAUSE
+    node.stop()
+    assert school.control.next().command == CarlaControl.PLAY
 
 
 def test_a_checkpoint_of_another_network_is_refused(make: Callable[..., Running], tmp_path: Path

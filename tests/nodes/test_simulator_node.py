@@ -215,12 +215,13 @@ def test_lockstep_gives_one_image_for_each_command(world: Cockpit) -> None:
     assert set(np.diff(stamps)) == {50_000_000}
 
 
-def test_lockstep_goes_on_after_a_second_without_a_command(peer: Peer,
-                                                           make: Callable[..., Running]) -> None:
+def test_lockstep_goes_on_after_a_second_without_a_command(
+        peer: Peer, make: Callable[..., Running], log: Log) -> None:
     world = started(peer, make('simulator_node', SMALL))
     heard = time.monotonic()
     assert world.frame() == 2
     assert time.monotonic() - heard > 0.9
+    assert 'going on with the last one' in log.next('no command for the image at 0.05 s')
     world.drive(throttle=1.0)
     assert [one.frame for one in world.status.messages] == [1, 2, 3]
 
@@ -282,6 +283,24 @@ def arrive(world: Cockpit, target: Pose) -> Odometry:
     """Brake until the vehicle is at a pose; a teleport may come behind a command."""
     return await_that(lambda: next((one for one in [world.drive(brake=1.0)] if place(
         one).distance(target.x, target.y) < 0.5), None), 'the teleport')
+
+
+def test_a_command_to_an_image_that_is_past_is_left_out(world: Cockpit) -> None:
+    first = world.images.messages[0].header
+    world.drive(throttle=0.1, header=first)
+    world.command(CarlaEgoVehicleControl(throttle=0.2, header=first))
+    world.drive(throttle=0.3, header=world.images.messages[-1].header)
+    assert [one.frame for one in world.status.messages] == [1, 2, 3]
+
+
+def test_a_target_velocity_beyond_reason_is_refused(peer: Peer, world: Cockpit, log: Log) -> None:
+    set_velocity = peer.speak(Twist, f'{EGO}/control/set_target_velocity')
+    for speed in (math.nan, -math.inf, 1e9):
+        velocity = Twist()
+        velocity.linear.x = speed
+        set_velocity(velocity)
+        assert 'refused' in log.next(f'velocity {speed}')
+    assert world.drive().twist.twist.linear.x == pytest.approx(0.0, abs=0.1)
 
 
 def test_a_target_velocity_is_taken(peer: Peer, world: Cockpit) -> None:

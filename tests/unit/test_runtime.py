@@ -1,0 +1,177 @@
+"""What every process of a session needs around its node."""
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from av_td3_ros.paths import config_directory
+from av_td3_ros.ros import runtime
+from av_td3_ros.ros.runtime import (
+    PARENT,
+    DomainLease,
+    Throttle,
+    allocator_environment,
+    ros_environment,
+)
+
+TIMEOUT = 60.0
+PROFILE = str(config_directory() / 'fastdds.xml')
+NODE = """
+import sys
+from rclpy.node import Node
+from av_td3_ros.ros.runtime import run
+
+class Small(Node):
+    failure = ''
+
+    def __init__(self):
+        super().__init__('small')
+        if 'refuse' in sys.argv:
+            raise ValueError('no such thing: take another')
+        self.create_timer(0.01, self.tick)
+
+    def tick(self):
+        if 'fail' in sys.argv:
+            self.failure = 'cannot go on'
+            self.context.try_shutdown()
+        print('ready', flush=True)
+
+    def close(self):
+        print('context', self.context.ok(), flush=True)
+        if 'slow' in sys.argv:
+            sys.stdin.readline()  # until told to go on
+        print('closed', flush=True)
+
+run(Small)
+"""
+
+
+def test_ros_stays_on_this_host_with_the_shipped_profile() -> None:
+    set_ = ros_environment({})
+    assert set_['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert set_['FASTRTPS_DEFAULT_PROFILES_FILE'] == PROFILE
+    assert set_['FASTDDS_DEFAULT_PROFILES_FILE'] == PROFILE
+    assert Path(PROFILE).is_file()
+    assert ros_environment({'ROS_DISTRO': 'humble'})['ROS_LOCALHOST_ONLY'] == '1'
+
+
+def test_what_the_user_has_set_stays() -> None:
+    mine = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET', 'ROS_LOCALHOST_ONLY': '0',
+            'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml', 'AMENT_PREFIX_PATH': '/opt/ros/x'}
+    assert ros_environment(mine) == {}
+    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in ros_environment({'ROS_LOCALHOST_ONLY': '0'})
+    assert 'FASTDDS_DEFAULT_PROFILES_FILE' not in ros_environment(
+        {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'})
+    assert 'GLIBC_TUNABLES' not in allocator_environment({'GLIBC_TUNABLES': 'mine'})
+    assert allocator_environment({})['MALLOC_TOP_PAD_'] == str(64 * 1024 * 1024)
+
+
+def test_a_domain_is_lent_to_one_at_a_time() -> None:
+    first, second = DomainLease(), DomainLease()
+    assert 1 <= first.domain != second.domain <= 101
+    taken = first.domain
+    assert taken not in {lease_elsewhere(), second.domain}
+    first.release()
+    third = DomainLease()
+    assert third.domain <= taken
+    second.release()
+    third.release()
+
+
+def lease_elsewhere() -> int:
+    """Return the domain that another process gets."""
+    script = 'from av_td3_ros.ros.runtime import DomainLease; print(DomainLease().domain)'
+    return int(subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
+                              check=True, timeout=TIMEOUT).stdout)
+
+
+def test_when_all_domains_are_taken_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch,
+                                                       tmp_path: Path) -> None:
+    monkeypatch.setattr(runtime.tempfile, 'gettempdir', lambda: str(tmp_path))
+    leases = [DomainLease() for _ in range(101)]
+    assert [lease.domain for lease in leases] == list(range(1, 102))
+    with pytest.raises(RuntimeError, match='set ROS_DOMAIN_ID'):
+        DomainLease()
+    leases[41].release()
+    assert DomainLease().domain == 42
+
+
+def test_a_process_whose_session_is_gone_does_not_start() -> None:
+    script = 'from av_td3_ros.ros.runtime import die_with_parent; die_with_parent()'
+    ended = subprocess.run([sys.executable, '-c', script], env={**os.environ, PARENT: '1'},
+                           capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == 'the session 1 that started this node is gone'
+    ended = subprocess.run([sys.executable, '-c', script], timeout=TIMEOUT, check=False,
+                           env={**os.environ, PARENT: str(os.getpid())})
+    assert ended.returncode == 0
+
+
+@pytest.fixture
+def small(domain: int, tmp_path: Path) -> Iterator[object]:
+    """Return a function that starts a small node in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def small(*words: str) -> subprocess.Popen[str]:
+        script = tmp_path / 'small.py'
+        script.write_text(NODE)
+        started.append(subprocess.Popen(
+            [sys.executable, str(script), *words], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield small
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_in_good_order(small: object, number: int) -> None:
+    process = small()
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=TIMEOUT)
+    # Its last words can still be published.
+    assert said.replace('ready\n', '') == 'context True\nclosed\n'
+    assert (process.returncode, errors) == (0, '')
+
+
+def test_a_second_signal_does_not_interrupt_what_closes_files(small: object) -> None:
+    process = small('slow')
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGINT)
+    while process.stdout.readline() != 'context True\n':
+        pass
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate('go on\n', timeout=TIMEOUT)
+    assert said == 'closed\n'
+    assert (process.returncode, errors) == (0, '')
+
+
+def test_a_node_that_cannot_start_says_why_in_one_line(small: object) -> None:
+    process = small('refuse')
+    said, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, said) == (1, '')
+    assert errors == '[FATAL] ValueError: no such thing: take another\n'
+
+
+def test_a_node_that_cannot_go_on_ends_with_status_1(small: object) -> None:
+    process = small('fail')
+    said, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (1, '')
+    assert said.endswith('closed\n')
+
+
+def test_the_throttle_lets_one_through_a_period_and_counts_all() -> None:
+    throttle = Throttle(period=3600.0)
+    assert [throttle.ready() for _ in range(5)] == [True, False, False, False, False]
+    assert throttle.count == 5
+    assert [Throttle(period=0.0).ready() for _ in range(3)] == [True] * 3
