@@ -143,7 +143,7 @@ class LearnerNode(Node):
         if self._is_complete():
             return
         try:
-            self._replay.add(_record(message))
+            self._replay.add(_record(message, self.settings.network))
         except ReplayError as error:
             self._refused += 1
             if self._refusals.ready():
@@ -331,16 +331,17 @@ class _RunLog:
         self._board.close()
 
 
-def _record(message: Transition) -> StepRecord:
+def _record(message: Transition, network: NetworkSettings) -> StepRecord:
     """Return a message as the replay takes it. Raises ReplayError when its frame has no shape."""
     if len(message.frame) != message.height * message.width:
         raise ReplayError(f'{message.vehicle} episode {message.episode} step {message.step}: '
                           f'{len(message.frame)} bytes are no {message.width}x{message.height} '
                           'frame')
     frame = np.frombuffer(message.frame, np.uint8).reshape(message.height, message.width)
+    state = np.asarray(message.state, np.float32)
     return StepRecord(
         vehicle=message.vehicle, session=message.session, episode=message.episode,
-        step=message.step, frame=frame, state=np.asarray(message.state, np.float32),
+        step=message.step, frame=frame, state=state if network.state_size else state[:0],
         action=np.array((message.steer, message.acceleration), np.float32),
         reward=message.reward, is_first=message.is_first, is_last=message.is_last,
         is_terminal=message.is_terminal, policy_version=message.policy_version)

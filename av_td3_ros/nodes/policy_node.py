@@ -123,6 +123,8 @@ class PolicyNode(Node):
             raise ValueError(f'state of step {message.step} is not finite')
         if s.driver == 'pursuit':
             return self._pursuit.act(state), False
+        if s.network.state_size == 0:
+            state = state[:0]  # it is left out
         if s.driver == 'policy' and len(state) != s.network.state_size:
             raise ValueError(f'state has {len(state)} numbers, the network takes '
                              f'{s.network.state_size}: set environment_node driving.waypoints')

@@ -107,6 +107,14 @@ def test_it_learns_as_much_as_the_limiter_allows(peer: Peer, connect: Callable[.
     assert school.until(lambda one: one.policy_version == 5).updates == 22
 
 
+@pytest.mark.parametrize('left_out', ['frames', 'state_size'])
+def test_it_learns_without_camera_or_state(connect: Callable[..., School], left_out: str) -> None:
+    school = connect({f'network.{left_out}': 0})
+    school.teach(1, 30)
+    status = school.until(lambda one: one.updates == (actions_in(30) - 10) // 2)
+    assert (status.transitions_refused, status.updates_skipped) == (0, 0)
+
+
 def test_weights_are_latched_for_who_comes_late(peer: Peer, connect: Callable[..., School]
                                                 ) -> None:
     school = connect()

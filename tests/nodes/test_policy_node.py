@@ -261,6 +261,16 @@ def test_an_observation_that_does_not_fit_is_refused(
     assert road.drive().step == refused + 1
 
 
+@pytest.mark.parametrize('left_out', ['frames', 'state_size'])
+def test_camera_or_state_may_be_left_out(connect: Callable[..., Road], left_out: str) -> None:
+    network = dataclasses.replace(NETWORK, **{left_out: 0})
+    road = connect({f'network.{left_out}': 0})
+    actor = actor_of(4, network)
+    road.send(message_of(actor, 4))
+    seen = (FRAMES[:0], STATE) if left_out == 'frames' else (FRAMES, STATE[:0])
+    assert values(road.drive_until(4)) == pytest.approx(actor.act(*seen).tolist(), abs=1e-6)
+
+
 def test_it_starts_from_a_checkpoint(connect: Callable[..., Road], tmp_path: Path) -> None:
     agent = TD3(TD3Settings(batch_size=8, precision='float32'), NETWORK, 5)
     folder = Checkpoints(tmp_path / 'checkpoints').save(agent, counters={'policy_version': 12})
