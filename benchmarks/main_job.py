@@ -61,8 +61,8 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps({
             'benchmark': 'main_job', 'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-            'command': ' '.join(['python', *sys.argv]), 'claims': claims,
-            'table': table}, indent=2) + '\n', encoding='utf-8')
+            'command': ' '.join(['python -m benchmarks.main_job', *sys.argv[1:]]),
+            'claims': claims, 'table': table}, indent=2) + '\n', encoding='utf-8')
     return 0 if all(claim['holds'] for claim in claims) else 1
 
 
