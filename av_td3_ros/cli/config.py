@@ -87,6 +87,7 @@ class Config:
             'environment_node': _given({'vehicle': vehicle, 'wait_for': 3,
                                         'episodes.seed': seed}),
             'policy_node': _given({'training': True, 'seed': seed}),
+            'recorder_node': {'wait_for': 1},
             'learner_node': _given({'seed': seed, 'total_transitions': steps})})
 
     def writing_to(self, run: Path) -> Config:

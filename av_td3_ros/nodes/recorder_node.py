@@ -25,6 +25,9 @@ class RecorderSettings:
     """What the recorder node is told."""
 
     bag: str = setting('', 'rosbag2 directory to create; empty: only the topic')
+    wait_for: int = setting(0, 'subscribers of transitions (the learner) that must be there '
+                            'before observations are taken; an environment that waits for this '
+                            'node waits for them as well', minimum=0, maximum=100)
     kept: int = setting(20000, 'newest transitions kept in memory to be sent again on request',
                         minimum=1, maximum=10_000_000)
 
@@ -44,12 +47,21 @@ class RecorderNode(Node):
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
-        self.create_subscription(Observation, '~/input/observation', self._on_observation,
-                                 qos.TRANSITION)
+        self._wait_for = s.wait_for
+        self._listening = self.create_timer(0.05, self._listen)
+        self._listen()
         self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
         self.create_timer(1.0, self._tell_of_gaps)
         self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
+
+    def _listen(self) -> None:
+        """Take observations once those who learn from them are there."""
+        if self._transitions.get_subscription_count() < self._wait_for:
+            return
+        self._listening.cancel()
+        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+                                 qos.TRANSITION)
 
     def _on_observation(self, message: Observation) -> None:
         self._record(self._joiner.add_observation(message))

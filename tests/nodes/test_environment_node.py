@@ -446,12 +446,12 @@ def test_episodes_wait_for_those_who_act_on_observations(
 
 def test_routes_that_the_map_does_not_have_end_the_node(peer: Peer, tmp_path: Path) -> None:
     file = parameter_file(tmp_path, {'environment_node': {
-        'wait_for': 0, 'episodes.min_length': 90000.0, 'episodes.max_length': 90000.0}})
+        'wait_for': 0, 'episodes.min_length': 5000.0, 'episodes.max_length': 5000.0}})
     with Session([SPECS['environment_node']], file, tmp_path / 'logs') as session:
         peer.speak(CarlaWorldInfo, '/carla/world_info', qos.LATCHED)(
             CarlaWorldInfo(map_name='loop', opendrive=map_file('loop').read_text()))
         await_that(lambda: session.states()['environment_node'] != 'running', 'its end')
-        with pytest.raises(SessionError, match=r'episode 0 cannot be planned.*90000'):
+        with pytest.raises(SessionError, match=r'episode 0 cannot be planned.*5000'):
             session.check()
 
 

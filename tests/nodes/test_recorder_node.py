@@ -109,6 +109,18 @@ def test_a_step_holds_what_was_seen_done_and_gained(connect: Callable[..., tuple
     assert (last.reward, last.steer, last.acceleration, last.policy_version) == (0, 0, 0, 0)
 
 
+def test_observations_are_taken_once_the_learner_is_there(peer: Peer,
+                                                          make: Callable[..., Running]) -> None:
+    node = make('recorder_node', {'wait_for': 1})
+    node.spin()
+    observe = peer.speak(Observation, '/ego_vehicle/observation', qos.TRANSITION, heard=False)
+    peer.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION)
+    assert peer.node.count_subscribers('/ego_vehicle/observation') == 0
+    peer.hear(Transition, '/learner/transition', qos.TRANSITION)
+    await_that(lambda: peer.node.count_subscribers('/ego_vehicle/observation'), 'the recorder')
+    observe(Observation(is_last=True))
+
+
 def test_a_step_without_an_action_is_left_out(connect: Callable[..., tuple[Drive, Running]]
                                               ) -> None:
     drive, _ = connect()

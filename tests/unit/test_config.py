@@ -104,6 +104,9 @@ def test_a_training_session_is_configured_alike_for_all_nodes(tmp_path: Path) ->
     assert settings['simulator_node'].world.map == 'town'
     assert settings['environment_node'].episodes.seed == settings['learner_node'].seed == 3
     assert settings['policy_node'].training
+    # Nobody drives before the learner is there.
+    assert settings['environment_node'].wait_for == 3
+    assert settings['recorder_node'].wait_for == 1
     assert settings['learner_node'].total_transitions == 50
     assert settings['learner_node'].run == str(tmp_path)
     assert settings['recorder_node'].bag == str(tmp_path / 'bag')
