@@ -131,7 +131,7 @@ def spin(executor: Any, context: Any, stop: threading.Event | None = None) -> No
     """
     try:
         while context.ok() and not (stop and stop.is_set()):
-            executor.spin_once(timeout_sec=1.0)
+            executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
         pass
 

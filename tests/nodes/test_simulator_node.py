@@ -130,12 +130,13 @@ def test_one_step_is_told_in_the_order_of_the_bridge(peer: Peer, world: Cockpit)
     kinds = {'/clock': Clock, f'{EGO}/speedometer': Float32, f'{EGO}/imu': Imu,
              f'{EGO}/vehicle_status': CarlaEgoVehicleStatus,
              f'{EGO}/rgb_front/camera_info': CameraInfo}
-    for topic, kind in kinds.items():
-        peer.hear(kind, topic)
+    inboxes = [peer.hear(kind, topic) for topic, kind in kinds.items()]
     world.node.connected(peer)
-    world.drive(throttle=1.0)
-    asked = len(peer.journal)
-    world.drive(throttle=1.0)
+    for step in (1, 2):
+        asked = len(peer.journal)
+        world.drive(throttle=1.0)
+        await_that(lambda step=step: all(len(one.messages) == step for one in inboxes),
+                   'every topic')
     told = dict(peer.journal[asked:])
     topics = [topic for topic, _ in peer.journal[asked:]]
     image = f'{EGO}/rgb_front/image'
