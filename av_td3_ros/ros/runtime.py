@@ -127,7 +127,8 @@ def spin(executor: Any, context: Any, stop: threading.Event | None = None) -> No
     """
     Execute callbacks until the context is shut down or `stop` is set.
 
-    Not by the events executor's own `spin`, which never returns after a signal.
+    Not by the events executor's own `spin`, which never returns after a signal; in short turns, as
+    its `wake` does not end one that waits.
     """
     try:
         while context.ok() and not (stop and stop.is_set()):
