@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from av_td3_ros.settings import check, setting
 from av_td3_ros.td3.augmentation import random_shift
+from av_td3_ros.td3.capture import CapturedUpdate, Measured, Outcome
 from av_td3_ros.td3.networks import Actor, Critic, NetworkSettings
 from av_td3_ros.td3.optimizer import ClippedAdam
 from av_td3_ros.td3.replay import Batch
@@ -55,6 +56,8 @@ class TD3Settings:
     precision: str = setting('auto', 'arithmetic of the CNNs: bfloat16 and float32 keep float32 '
                              'weights, float64 is double precision throughout; auto: bfloat16 '
                              'where the processor has it', choices=('auto', *PRECISIONS))
+    cuda_graph: bool = setting(True, 'on a GPU replay each kind of update as one captured graph '
+                               'instead of launching its kernels one by one')
 
 
 PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
@@ -70,15 +73,15 @@ PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
 class Metrics(Mapping[str, float]):
     """Named numbers of one update that leave the device only when the first one is read."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._names = tuple(tensors)
-        self._packed = (torch.stack([t.detach().float() for t in tensors.values()])
-                        if tensors else torch.empty(0))
+    def __init__(self, *measured: Measured) -> None:
+        self._measured = measured
+        self._names = tuple(name for one in measured for name in one.names)
         self._values: dict[str, float] | None = None
 
     def __getitem__(self, name: str) -> float:
         if self._values is None:
-            self._values = dict(zip(self._names, self._packed.tolist(), strict=True))
+            values = [value for one in self._measured for value in one.values.tolist()]
+            self._values = dict(zip(self._names, values, strict=True))
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -100,8 +103,10 @@ class TD3:
     TD3 with a CNN of its own for actor and critic, and target networks that include them.
 
     `updates` counts the updates made, `skipped` those refused because a loss or a gradient was
-    not finite and `skipped_in_row` the latest of these without one made in between; a refused
-    update changes no weight. All randomness comes from `seed`.
+    not finite and `skipped_in_row` the latest of these without one made in between. A refused
+    update changes no weight; where only the actor's was refused, the critics keep theirs.
+    `first_cnns` holds the CNNs' weights from before the first update, by 'actor' and 'critic'.
+    All randomness comes from `seed`.
     """
 
     def __init__(self, settings: TD3Settings, network: NetworkSettings, seed: int = 0,
@@ -109,6 +114,9 @@ class TD3:
         check(settings, 'td3')
         check(network, 'network')
         self.settings, self.network, self.device = settings, network, torch.device(device)
+        if self.device.type == 'cuda':
+            torch.cuda.set_device(self.device)  # a graph is captured on the current one
+            torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32
         self.compute_type = compute_type(settings.precision, device)
         self.weight_type = (torch.float64 if self.compute_type == torch.float64
                             else torch.float32)
@@ -119,12 +127,17 @@ class TD3:
         self.critic = critic.to(self.device, self.weight_type)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.first_cnns = {name: _cnn_weights(network) for name, network in
+                           (('actor', self.actor), ('critic', self.critic))}
         rates = settings.learning_rate, settings.cnn_learning_rate
         self.actor_optimizer = ClippedAdam(self.actor, *rates, settings.actor_clip_norm)
         self.critic_optimizer = ClippedAdam(self.critic, *rates, settings.critic_clip_norm)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = self.skipped = self.skipped_in_row = 0
-        self._measured: dict[str, Tensor] = {}
+        captures = settings.cuda_graph and self.device.type == 'cuda'
+        self._plain_update = CapturedUpdate(self._update_critics, captures)
+        self._delayed_update = CapturedUpdate(self._update_all, captures)
+        self._of_critics = self._of_actor = Measured.nothing()
 
     def train(self, replay: Replay) -> Metrics:
         """Make one update (Fujimoto et al. 2018, algorithm 1) and return what it measured."""
@@ -132,11 +145,25 @@ class TD3:
 
         # Sample a mini-batch of transitions (s, a, r, s').
         batch = self._prepare(replay.sample(s.batch_size, s.gamma, s.n_step))
+        delayed = (self.updates + 1) % s.policy_freq == 0
+        update = self._delayed_update if delayed else self._plain_update
+        finite, of_critics, of_actor = update(batch, self._randn_like(batch.action))
+        if not finite:
+            self.skipped += 1
+            self.skipped_in_row += 1
+        else:
+            self.updates += 1
+            self.skipped_in_row = 0
+            self._of_critics = of_critics
+            self._of_actor = of_actor if delayed else self._of_actor
+        return Metrics(self._of_critics, self._of_actor)
+
+    def _update_critics(self, batch: Batch, noise: Tensor) -> Outcome:
+        s = self.settings
 
         # Smooth the target policy with clipped noise; the smaller of the two target critics.
         with torch.no_grad():
-            noise = (self._randn_like(batch.action) * s.policy_noise).clamp(-s.noise_clip,
-                                                                            s.noise_clip)
+            noise = (noise * s.policy_noise).clamp(-s.noise_clip, s.noise_clip)
             next_action = self.actor_target(batch.next_frames, batch.next_state) + noise
             next_q1, next_q2 = self.critic_target(batch.next_frames, batch.next_state,
                                                   next_action.clamp(-1.0, 1.0))
@@ -145,29 +172,29 @@ class TD3:
         # Update the critics.
         q1, q2 = self.critic(batch.frames, batch.state, batch.action)
         critic_loss = F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q)
-        if not self.critic_optimizer.step(critic_loss):
-            return self._skip()
-        self._measure_critic(q1, q2, target_q, critic_loss)
+        finite = self.critic_optimizer.step(critic_loss)
+        return finite, self._measure_critic(q1, q2, target_q, critic_loss), Measured.nothing()
 
-        # Delayed: update the actor by the deterministic policy gradient, then every target.
-        if (self.updates + 1) % s.policy_freq == 0:
-            with torch.no_grad():
-                features = self.critic.features(batch.frames)
-            pre_activation = self.actor.pre_activation(batch.frames, batch.state)
-            action = torch.tanh(pre_activation)
-            q_policy = self.critic.q1(features, batch.state, action)
-            scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
-            actor_loss = (-scale * q_policy.mean()
-                          + s.pre_activation_penalty * pre_activation.square().mean())
-            if not self.actor_optimizer.step(actor_loss):
-                return self._skip()
-            self._measure_actor(q_policy, action, actor_loss)
-            polyak_update(self.actor, self.actor_target, s.tau)
-            polyak_update(self.critic, self.critic_target, s.tau)
+    def _update_all(self, batch: Batch, noise: Tensor) -> Outcome:
+        s = self.settings
+        finite, of_critics, _ = self._update_critics(batch, noise)
 
-        self.updates += 1
-        self.skipped_in_row = 0
-        return Metrics(self._measured)
+        # Delayed: update the actor by the deterministic policy gradient, ...
+        with torch.no_grad():
+            features = self.critic.features(batch.frames)
+        pre_activation = self.actor.pre_activation(batch.frames, batch.state)
+        action = torch.tanh(pre_activation)
+        q_policy = self.critic.q1(features, batch.state, action)
+        scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
+        actor_loss = (-scale * q_policy.mean()
+                      + s.pre_activation_penalty * pre_activation.square().mean())
+        finite = self.actor_optimizer.step(actor_loss, finite)
+
+        # ... then every target.
+        tau = s.tau * finite.to(self.weight_type)  # 0 leaves them as they are
+        polyak_update(self.actor, self.actor_target, tau)
+        polyak_update(self.critic, self.critic_target, tau)
+        return finite, of_critics, self._measure_actor(q_policy, action, actor_loss)
 
     def _prepare(self, batch: Batch) -> Batch:
         """Move a batch to the device; frames are cast once for all networks that see them."""
@@ -185,34 +212,36 @@ class TD3:
         return torch.randn(tensor.shape, generator=self.generator, dtype=tensor.dtype,
                            device=self.device)
 
-    def _skip(self) -> Metrics:
-        self.skipped += 1
-        self.skipped_in_row += 1
-        return Metrics(self._measured)
-
     @torch.no_grad()
-    def _measure_critic(self, q1: Tensor, q2: Tensor, target_q: Tensor, loss: Tensor) -> None:
+    def _measure_critic(self, q1: Tensor, q2: Tensor, target_q: Tensor, loss: Tensor) -> Measured:
         error = (q1 - target_q).abs()
-        self._measured |= {
-            'critic_loss': loss.detach(),
+        return Measured.of({
+            'critic_loss': loss,
             'q1_mean': q1.mean(), 'q1_std': q1.std(correction=0),
             'q2_mean': q2.mean(), 'q2_std': q2.std(correction=0),
             'target_q_mean': target_q.mean(), 'target_q_std': target_q.std(correction=0),
             'td_error_mean': error.mean(), 'td_error_max': error.max(),
-            **{f'critic_{name}': norm for name, norm in self.critic_optimizer.norms.items()}}
+            **{f'critic_{name}': norm for name, norm in self.critic_optimizer.norms.items()}})
 
     @torch.no_grad()
-    def _measure_actor(self, q_policy: Tensor, action: Tensor, loss: Tensor) -> None:
-        self._measured |= {
-            'actor_loss': loss.detach(), 'q_policy_mean': q_policy.mean(),
+    def _measure_actor(self, q_policy: Tensor, action: Tensor, loss: Tensor) -> Measured:
+        return Measured.of({
+            'actor_loss': loss, 'q_policy_mean': q_policy.mean(),
             'saturated_fraction': (action.abs() > SATURATED).to(q_policy.dtype).mean(),
-            **{f'actor_{name}': norm for name, norm in self.actor_optimizer.norms.items()}}
+            **{f'actor_{name}': norm for name, norm in self.actor_optimizer.norms.items()}})
 
 
 @torch.no_grad()
-def polyak_update(network: nn.Module, target: nn.Module, tau: float) -> None:
+def polyak_update(network: nn.Module, target: nn.Module, tau: Tensor) -> None:
     """Move every parameter of `target` towards `network`: target += tau (network - target)."""
-    torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), tau)
+    moved: list[Tensor] = list(target.parameters())
+    weights: list[Any] = [tau] * len(moved)  # also tensors, whatever the stubs say
+    torch._foreach_lerp_(moved, list(network.parameters()), weights)
+
+
+def _cnn_weights(network: Actor | Critic) -> dict[str, Tensor]:
+    return ({} if network.cnn is None else
+            {name: p.detach().clone() for name, p in network.cnn.named_parameters()})
 
 
 def compute_type(precision: str, device: str) -> torch.dtype:

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -27,10 +27,11 @@ from av_td3_ros.td3.optimizer import MOMENTS
 from av_td3_ros.td3.replay import SEGMENT, ReplayBuffer, ReplayError
 from av_td3_ros.td3.weights import WeightsError, check_tensors
 
-FORMAT = 1
+FORMAT = 2
 LATEST, BEST = 'latest', 'best'
 NETWORKS = ('actor', 'critic', 'actor_target', 'critic_target')
 OPTIMIZERS = ('actor_optimizer', 'critic_optimizer')
+REPLAYS = ('replay', 'demonstrations')
 
 _AGENT, _STATE, _MANIFEST = 'agent.safetensors', 'state.json', 'manifest.json'
 _WRITING = '.writing-'
@@ -64,14 +65,14 @@ class Checkpoints:
         if keep < 1:
             raise CheckpointError(f'checkpoints: keep = {keep} would keep none; give 1 or more')
         self.directory, self.keep = Path(directory), keep
-        self._segments: dict[int, _Written] = {}
-        self._lineage: object = None
+        self._segments: dict[str, dict[int, _Written]] = {}
+        self._lineage: dict[str, object] = {}
         self._best = -np.inf
 
     def save(self, agent: TD3, replay: ReplayBuffer | None = None,
              limiter: UpdateLimiter | None = None, counters: Mapping[str, Any] | None = None,
              config: Mapping[str, Any] | None = None, score: float | None = None,
-             pin: str | None = None) -> Path:
+             pin: str | None = None, demonstrations: ReplayBuffer | None = None) -> Path:
         """
         Write everything that learning needs to go on and return the checkpoint's folder.
 
@@ -88,27 +89,21 @@ class Checkpoints:
         state |= {'limiter': None if limiter is None else limiter.state_dict(),
                   'counters': dict(counters or {}), 'config': dict(config or {}),
                   'score': None if score is None else float(score),
-                  'replay': None if replay is None else replay.state_dict()}
+                  **{name: None if buffer is None else buffer.state_dict()
+                     for name, buffer in zip(REPLAYS, (replay, demonstrations), strict=True)}}
         files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
                  _STATE: _write(work / _STATE, _json(state))}
-        segments: dict[int, _Written] = {}
-        if replay is not None:
-            (work / 'replay').mkdir()
-            if self._lineage is not replay.lineage:
-                self._segments, self._lineage = {}, replay.lineage
-            total = state['replay']['total']
-            for index in range(state['replay']['first'] // SEGMENT, -(-total // SEGMENT)):
-                name = f'replay/{index:08d}.safetensors'
-                files[name] = self._segment(replay, index, total, work / name)
-                if (index + 1) * SEGMENT <= total:
-                    segments[index] = dataclasses.replace(files[name], path=final / name)
-            _flush_directory(work / 'replay')
+        full = {name: self._write_segments(name, buffer, state[name], work, files)
+                for name, buffer in zip(REPLAYS, (replay, demonstrations), strict=True)
+                if buffer is not None}
         _write(work / _MANIFEST, _json({name: {'size': file.size, 'sha256': file.sha256}
                                         for name, file in files.items()}))
         _flush_directory(work)
         os.rename(work, final)
         _flush_directory(self.directory)
-        self._segments = segments
+        self._segments = {name: {index: dataclasses.replace(
+            written, path=final / name / written.path.name)
+            for index, written in segments.items()} for name, segments in full.items()}
         _point(self.directory / LATEST, final.name)
         if score is not None and score > self._best_score():
             self._best = float(score)
@@ -124,7 +119,7 @@ class Checkpoints:
         linked = self.directory / LATEST
         if (linked / _MANIFEST).exists():
             return linked.resolve()
-        found = self._folders()
+        found = self.folders()
         return found[-1] if found else None
 
     def _free_name(self, updates: int) -> Path:
@@ -135,8 +130,24 @@ class Checkpoints:
             path = self.directory / f'{updates:08d}.{again}'
         return path
 
-    def _segment(self, replay: ReplayBuffer, index: int, total: int, path: Path) -> _Written:
-        known = self._segments.get(index)
+    def _write_segments(self, name: str, replay: ReplayBuffer, state: Mapping[str, Any],
+                        work: Path, files: dict[str, _Written]) -> dict[int, _Written]:
+        """Write a replay's segments, noting them in `files`; return those that are full."""
+        if self._lineage.get(name) is not replay.lineage:
+            self._segments[name], self._lineage[name] = {}, replay.lineage
+        (work / name).mkdir()
+        full: dict[int, _Written] = {}
+        for index in range(state['first'] // SEGMENT, -(-state['total'] // SEGMENT)):
+            path = f'{name}/{index:08d}.safetensors'
+            files[path] = self._segment(self._segments[name].get(index), replay, index,
+                                        state['total'], work / path)
+            if (index + 1) * SEGMENT <= state['total']:
+                full[index] = files[path]
+        _flush_directory(work / name)
+        return full
+
+    def _segment(self, known: _Written | None, replay: ReplayBuffer, index: int, total: int,
+                 path: Path) -> _Written:
         if known is not None:
             try:
                 os.link(known.path, path)
@@ -155,7 +166,7 @@ class Checkpoints:
             self._best = -np.inf if score is None else score
         return float(self._best)
 
-    def _folders(self) -> list[Path]:
+    def folders(self) -> list[Path]:
         """Return all checkpoints in the order in which they were written."""
         if not self.directory.is_dir():
             return []
@@ -166,7 +177,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         linked = {path.resolve() for path in self.directory.iterdir() if path.is_symlink()}
-        for path in self._folders()[:-self.keep]:
+        for path in self.folders()[:-self.keep]:
             if path.resolve() not in linked:
                 shutil.rmtree(path)
 
@@ -205,9 +216,10 @@ class Checkpoint:
         return actor
 
     def restore(self, agent: TD3, replay: ReplayBuffer | None = None,
-                limiter: UpdateLimiter | None = None) -> None:
+                limiter: UpdateLimiter | None = None,
+                demonstrations: ReplayBuffer | None = None) -> None:
         """
-        Put everything back, so that learning goes on bit for bit.
+        Put everything back, so that learning goes on bit for bit on the same kind of device.
 
         `agent` must have the checkpoint's architecture; its settings may differ. Raises
         CheckpointError, before anything is changed, when a file was altered or does not fit.
@@ -217,27 +229,37 @@ class Checkpoint:
             raise CheckpointError(
                 f'{self.path}: made for another architecture {_differences(self, agent)}; start '
                 'with the same network settings or another run folder')
-        if replay is not None and self._state['replay'] is None:
-            raise CheckpointError(f'{self.path}: holds no replay')
+        replays = {name: buffer for name, buffer in
+                   zip(REPLAYS, (replay, demonstrations), strict=True) if buffer is not None}
+        for name in replays:
+            if self._state[name] is None:
+                raise CheckpointError(f'{self.path}: holds no {name}')
         if limiter is not None and self._state['limiter'] is None:
             raise CheckpointError(f'{self.path}: holds no limiter')
         tensors = self._tensors()
         _check_agent(self.path, agent, tensors)
-        if replay is not None:
-            for name in self._segments():
-                self._read(name)  # verified before anything is changed
+        for name in replays:
+            for file in self._segments(name):
+                self._read(file)  # verified before anything is changed
+        for name, buffer in replays.items():
             try:
-                replay.load_state_dict(
-                    self._state['replay'],
-                    (safetensors.numpy.load(self._read(name)) for name in self._segments()))
+                buffer.load_state_dict(
+                    self._state[name],
+                    (safetensors.numpy.load(self._read(file)) for file in self._segments(name)))
             except ReplayError as error:
                 raise CheckpointError(f'{self.path}: {error}') from error
         _restore_agent(agent, tensors, self._state)
         if limiter is not None:
             limiter.load_state_dict(self._state['limiter'])
 
-    def _segments(self) -> list[str]:
-        return sorted(name for name in self._manifest if name.startswith('replay/'))
+    @property
+    def stored_steps(self) -> int:
+        """Return how many steps the checkpoint's replay holds, 0 without one."""
+        replay = self._state['replay']
+        return 0 if replay is None else int(replay['total']) - int(replay['first'])
+
+    def _segments(self, replay: str) -> list[str]:
+        return sorted(name for name in self._manifest if name.startswith(f'{replay}/'))
 
     def _tensors(self) -> dict[str, Tensor]:
         try:
@@ -288,11 +310,13 @@ def _agent_state(agent: TD3) -> tuple[dict[str, Tensor], dict[str, Any]]:
                for part in NETWORKS for name, tensor in getattr(agent, part).state_dict().items()}
     tensors |= {f'{part}.{name}': tensor.detach().cpu().contiguous()
                 for part in OPTIMIZERS for name, tensor in getattr(agent, part).tensors().items()}
+    tensors |= {f'first_{part}_cnn.{name}': tensor.cpu().contiguous()
+                for part, cnn in agent.first_cnns.items() for name, tensor in cnn.items()}
     return tensors, {
         'format': FORMAT, 'architecture': architecture_hash(agent.network),
         'network': flatten(agent.network), 'settings': flatten(agent.settings),
         'updates': agent.updates, 'skipped': agent.skipped,
-        'skipped_in_row': agent.skipped_in_row,
+        'skipped_in_row': agent.skipped_in_row, 'device': agent.device.type,
         'generator': base64.b64encode(agent.generator.get_state().numpy().tobytes()).decode()}
 
 
@@ -307,6 +331,9 @@ def _check_agent(path: Path, agent: TD3, tensors: Mapping[str, Tensor]) -> None:
             if tensor.shape != wanted[name].shape:
                 raise CheckpointError(f'{path}: {part}.{name} is {list(tensor.shape)}, expected '
                                       f'{list(wanted[name].shape)}')
+    for part, cnn in agent.first_cnns.items():
+        if _part(tensors, f'first_{part}_cnn').keys() != cnn.keys():
+            raise CheckpointError(f"{path}: the {part} CNN's first weights are not whole")
     for part in OPTIMIZERS:
         found = _part(tensors, part)
         missing = {f'{name}.{key}' for name in getattr(agent, part).names
@@ -320,10 +347,14 @@ def _restore_agent(agent: TD3, tensors: Mapping[str, Tensor], state: Mapping[str
         getattr(agent, part).load_state_dict(_part(tensors, part))
     for part in OPTIMIZERS:
         getattr(agent, part).load_tensors(_part(tensors, part))
+    for part, cnn in agent.first_cnns.items():
+        for name, tensor in _part(tensors, f'first_{part}_cnn').items():
+            cnn[name].copy_(tensor)
     agent.updates, agent.skipped = state['updates'], state['skipped']
     agent.skipped_in_row = state['skipped_in_row']
-    generator = np.frombuffer(base64.b64decode(state['generator']), np.uint8).copy()
-    agent.generator.set_state(torch.from_numpy(generator))
+    if state['device'] == agent.device.type:  # elsewhere its own randomness goes on
+        generator = np.frombuffer(base64.b64decode(state['generator']), np.uint8).copy()
+        agent.generator.set_state(torch.from_numpy(generator))
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -342,9 +373,14 @@ def _json(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, indent=1).encode()
 
 
+def write_bytes(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data`."""
+    file.write(data)
+
+
 def _write(path: Path, data: bytes) -> _Written:
     with open(path, 'wb') as file:
-        file.write(data)
+        write_bytes(file, data)
         file.flush()
         os.fsync(file.fileno())
     return _Written(path, len(data), hashlib.sha256(data).hexdigest())

@@ -31,13 +31,15 @@ class UpdateLimiter:
         self.settings = settings
         self.transitions = self.updates = 0
         self._waiting = False
+        self._from = (settings.start_after, 0, 0.0)
         self._changed = threading.Condition()
 
     @property
     def due(self) -> float:
         """Return the updates that the transitions so far allow and that are not made yet."""
-        learned_from = max(0, self.transitions - self.settings.start_after)
-        return learned_from * self.settings.updates_per_transition - self.updates
+        transitions, updates, due = self._from
+        new = max(0, self.transitions - max(transitions, self.settings.start_after))
+        return due + new * self.settings.updates_per_transition - (self.updates - updates)
 
     def received(self, transitions: int = 1) -> None:
         """Count transitions that have arrived."""
@@ -67,13 +69,14 @@ class UpdateLimiter:
         self._waiting = due > limit and due >= 1.0
         return self._waiting
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, float]:
         """Return the counters."""
-        return {'transitions': self.transitions, 'updates': self.updates}
+        return {'transitions': self.transitions, 'updates': self.updates, 'due': self.due}
 
-    def load_state_dict(self, values: Mapping[str, int]) -> None:
-        """Restore the counters."""
+    def load_state_dict(self, values: Mapping[str, float]) -> None:
+        """Restore the counters; a ratio that has changed since holds for what comes from now."""
         with self._changed:
-            self.transitions, self.updates = values['transitions'], values['updates']
+            self.transitions, self.updates = int(values['transitions']), int(values['updates'])
+            self._from = self.transitions, self.updates, values['due']
             self._waiting = False
             self._changed.notify_all()

@@ -90,9 +90,13 @@ class NatureCNN(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (B, features)."""
+        return self.activations(frames)[-1]
+
+    def activations(self, frames: Tensor) -> list[Tensor]:
+        """Return what follows each convolution, (B, C, H, W), and the features (B, features)."""
         own = self.projection.weight.dtype
         dtype = own if frames.dtype == torch.uint8 else frames.dtype
-        x = frames.to(dtype)
+        x, each = frames.to(dtype), []
         for index, layer in enumerate(self.convolutions):
             assert isinstance(layer, nn.Conv2d) and layer.bias is not None
             weight, bias = layer.weight, layer.bias
@@ -100,10 +104,11 @@ class NatureCNN(nn.Module):
                 # conv(x / 127.5 - 1) without touching the pixels, exact as there is no padding.
                 weight, bias = weight / 127.5, bias - weight.sum((1, 2, 3))
             x = F.relu_(F.conv2d(x, weight.to(dtype), bias.to(dtype), layer.stride))
+            each.append(x)
         # Height, width, channel order: channels-last memory is flattened without a copy.
         x = x.permute(0, 2, 3, 1).flatten(1)
         x = F.linear(x, self.projection.weight.to(dtype), self.projection.bias.to(dtype))
-        return self.scale * self.activation(self.norm(x.to(own)))
+        return [*each, self.scale * self.activation(self.norm(x.to(own)))]
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int, layer_norm: bool) -> nn.Sequential:

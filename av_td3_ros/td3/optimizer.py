@@ -1,7 +1,6 @@
 """Adam over one network, its CNN a parameter group, clipped by the norm of the whole gradient."""
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -32,26 +31,35 @@ class ClippedAdam:
         groups = [{'params': head, 'lr': learning_rate}]
         if cnn:
             groups.append({'params': cnn, 'lr': cnn_learning_rate})
-        self.adam = torch.optim.Adam(groups, fused=True)
+        on_gpu = self.parameters[0].is_cuda
+        self.adam = torch.optim.Adam(groups, fused=True, capturable=on_gpu)
+        self.adam.grad_scale = None  # type: ignore[attr-defined]
         self.norms: dict[str, Tensor] = {}
 
-    def step(self, loss: Tensor) -> bool:
-        """Take one step and return True, or leave everything as it is and return False."""
+    def step(self, loss: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """
+        Take one step, or leave everything as it is; return which of the two as a bool tensor.
+
+        Nothing changes when the loss or a gradient is not finite, or `allowed` is False. The host
+        is not asked, so that a GPU need not wait for it.
+        """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         whole, cnn = self._norms(gradients)
-        norm = float(whole)
-        if not math.isfinite(norm) or not math.isfinite(float(loss.detach())):
-            return False
+        finite = whole.isfinite() & loss.detach().isfinite()
+        if allowed is not None:
+            finite &= allowed
         self.norms = {'grad_norm': whole, 'cnn_grad_norm': cnn}
-        if self.clip_norm is not None and norm > self.clip_norm:
-            torch._foreach_mul_(gradients, self.clip_norm / norm)
+        if self.clip_norm is not None:
+            torch._foreach_mul_(gradients, (self.clip_norm / whole).clamp(max=1.0))
             whole, cnn = self._norms(gradients)
         self.norms |= {'grad_norm_clipped': whole, 'cnn_grad_norm_clipped': cnn}
+        # The fused kernel leaves weights and moments alone where this is 1.
+        self.adam.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
         self.adam.step()
-        return True
+        return finite
 
     def _norms(self, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         each = torch.stack(torch._foreach_norm(gradients))
@@ -64,12 +72,12 @@ class ClippedAdam:
                 for key, value in self.adam.state.get(parameter, {}).items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
-        self.adam.state.clear()
-        if not tensors:
-            return
+        """Restore what `tensors` returned, in place where there is a state: a graph may use it."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            self.adam.state[parameter] = {
-                'step': tensors[f'{name}.step'].clone(),
-                **{key: torch.empty_like(parameter).copy_(tensors[f'{name}.{key}'])
-                   for key in ('exp_avg', 'exp_avg_sq')}}
+            state = self.adam.state[parameter]
+            for key in MOMENTS if tensors or state else ():
+                like = torch.zeros(()) if key == 'step' else parameter.detach()
+                stored = tensors.get(f'{name}.{key}', torch.zeros_like(like))
+                if key not in state:
+                    state[key] = torch.empty_like(like, device=parameter.device)
+                state[key].copy_(stored)

@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,8 +25,19 @@ SEGMENT = 1024
 """Steps in one exported segment."""
 
 
+SPARE = 1_000_000_000
+"""Bytes of a disk that the frames leave to others."""
+
+KNOWN = 0.05
+"""A discounted sum of rewards counts as the whole return once no more than this share is left."""
+
+
 class ReplayError(ValueError):
     """A step that cannot be stored, or a sample that cannot be drawn."""
+
+
+class DuplicateError(ReplayError):
+    """A step that is there already, or comes after a later one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +49,8 @@ class StepRecord:
     vehicle executed, (2,) in [-1, 1], `reward` what followed it. The last step of an episode has
     no action and no reward: whatever stands there is ignored. `is_last` without `is_terminal` is
     a truncation. `session` tells a restarted vehicle of the same name from the one before.
+    `is_context` marks a step that only completes the stacks and returns of its neighbours: it is
+    never drawn itself.
     """
 
     vehicle: str
@@ -48,6 +65,18 @@ class StepRecord:
     is_terminal: bool
     policy_version: int = 0
     session: str = ''
+    is_context: bool = False
+
+
+@dataclasses.dataclass
+class ReplayCounts:
+    """What was not as it should be, since the buffer was made."""
+
+    broken: int = 0  # refused: a wrong size, a number that is not finite, an action out of range
+    duplicate: int = 0  # refused: there already, or out of order
+    gaps: int = 0  # a step is missing within an episode: its neighbours share no stack
+    unfinished: int = 0  # the next episode began though this one had not ended
+    restarts: int = 0  # a vehicle that was known came back with a new session
 
 
 class Batch(NamedTuple):
@@ -86,28 +115,25 @@ class ReplayBuffer:
     other steps hold serial numbers, so that a pointer to an overwritten step is seen as such.
     A transition can be sampled when its next step and all frames of its stack are there: a stack
     is padded with the episode's first frame, as the vehicle's was, but never across a lost step.
-    `path` keeps the frames in a memory-mapped file instead of RAM. Safe to use from two threads.
+    The frames lie in RAM, in a nameless mapped file in the folder `path`, which is gone with the
+    process, or on `device`; a batch's frames are where they lie. Safe to use from two threads.
     """
 
     def __init__(self, capacity: int, frames: int = 4, frame_size: int = 84, state_size: int = 53,
-                 seed: int = 0, path: str | Path | None = None) -> None:
+                 seed: int = 0, path: str | Path | None = None, device: str = 'cpu') -> None:
         if capacity < 2:
             raise ReplayError(f'replay: capacity = {capacity} holds no transition; give 2 or more')
         self.capacity, self.frames, self.frame_size = capacity, frames, frame_size
         self.state_size = state_size
-        size = frame_size if frames else 0
-        shape = (capacity, size, size)
-        frame_store: NDArray[np.uint8] = (
-            np.zeros(shape, np.uint8) if path is None or not frames
-            else np.memmap(path, np.uint8, 'w+', shape=shape))
+        self._frames = _frame_store((capacity, frame_size ** 2 if frames else 0), path, device)
         # What a step is, never changed once written, ...
         self._columns: dict[str, NDArray[Any]] = {
-            'frame': frame_store,
             'state': np.zeros((capacity, state_size), np.float32),
             'action': np.zeros((capacity, ACTION_SIZE), np.float32),
             'reward': np.zeros(capacity, np.float32),
             'is_last': np.zeros(capacity, np.bool_),
             'is_terminal': np.zeros(capacity, np.bool_),
+            'is_context': np.zeros(capacity, np.bool_),
             'policy_version': np.zeros(capacity, np.int64),
             'stack': np.full((capacity, max(frames, 1)), NONE, np.int64),
             'previous': np.full(capacity, NONE, np.int64)}
@@ -119,6 +145,7 @@ class ReplayBuffer:
         self._first = self._total = self._available = 0
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._lock = threading.Lock()
+        self.counts = ReplayCounts()
         # Who exported segments asks whether they still belong to this content.
         self.lineage = object()
 
@@ -140,14 +167,42 @@ class ReplayBuffer:
     def bytes_per_step(self) -> int:
         """Return the memory that one stored step takes, index included."""
         columns = [*self._columns.values(), self._next, self._needed_by]
-        return sum(column.nbytes for column in columns) // self.capacity
+        return (self._frames.nbytes + sum(column.nbytes for column in columns)) // self.capacity
+
+    @property
+    def mean_policy_version(self) -> float:
+        """Return the mean version of the policies that drove what is stored; nan without any."""
+        versions = self.stored('policy_version')
+        known = versions[versions != NONE]
+        return float(known.mean()) if len(known) else float('nan')
+
+    def stored(self, column: str) -> NDArray[Any]:
+        """Return a column such as 'reward' of all that is stored, oldest first."""
+        with self._lock:
+            slots = np.arange(self._first, self._total) % self.capacity
+            stored: NDArray[Any] = self._columns[column][slots]
+            return stored
 
     def add(self, record: StepRecord) -> None:
-        """Store one step; raise ReplayError, storing nothing, for one that is broken or late."""
-        state, action, reward = self._checked(record)
+        """
+        Store one step.
+
+        Raises ReplayError, storing nothing, for one that is broken, DuplicateError for one that
+        is late; `counts` says how many there were, and what else was amiss.
+        """
+        try:
+            state, action, reward = self._checked(record)
+        except ReplayError:
+            self.counts.broken += 1
+            raise
         with self._lock:
             stream = self._streams.get((record.vehicle, record.session))
-            linked = stream is not None and _continues(stream, record)
+            try:
+                linked = stream is not None and _continues(stream, record)
+            except ReplayError:
+                self.counts.duplicate += 1
+                raise
+            self._note_irregular(stream, linked, record)
             serial = self._total
             slot = serial % self.capacity
             if serial - self._first == self.capacity:
@@ -155,11 +210,12 @@ class ReplayBuffer:
                 self._first += 1
             column = self._columns
             if self.frames:
-                column['frame'][slot] = record.frame
+                self._frames[slot] = torch.from_numpy(np.array(record.frame)).view(-1)
             column['state'][slot], column['action'][slot] = state, action
             column['reward'][slot], column['policy_version'][slot] = reward, record.policy_version
             column['is_last'][slot] = record.is_last
             column['is_terminal'][slot] = record.is_terminal
+            column['is_context'][slot] = record.is_context
             self._next[slot], self._needed_by[slot] = NONE, 0
             self._total += 1
             previous = NONE
@@ -181,22 +237,53 @@ class ReplayBuffer:
         Raises ReplayError when there is nothing to draw.
         """
         with self._lock:
-            slots = self._draw(batch_size)
-            reward: NDArray[np.float64] = np.zeros(batch_size)
-            discount: NDArray[np.float64] = np.ones(batch_size)
-            last, more = slots, np.ones(batch_size, np.bool_)
-            for _ in range(n_step):
-                reward += np.where(more, discount * self._columns['reward'][last], 0.0)
-                discount = np.where(more, discount * gamma, discount)
-                last = np.where(more, self._next[last] % self.capacity, last)
-                more = self._next[last] != NONE
-            discount[self._columns['is_terminal'][last]] = 0.0
-            state, action = self._columns['state'], self._columns['action']
-            return Batch(self._stacks(slots), torch.from_numpy(state[slots]),
-                         torch.from_numpy(action[slots]),
-                         torch.from_numpy(reward.astype(np.float32)), self._stacks(last),
-                         torch.from_numpy(state[last]),
-                         torch.from_numpy(discount.astype(np.float32)))
+            return self._batch(self._draw(batch_size), gamma, n_step)
+
+    def sample_returns(self, batch_size: int, gamma: float, newest: int, seed: int = 0) -> Batch:
+        """
+        Draw transitions of the newest steps whose observed return is known, as far as there are.
+
+        `reward` holds the discounted sum of all rewards until the episode's end, or until no more
+        than a twentieth of the discount is left. Their number varies, it may be none. Draws with
+        a randomness of its own, so that to look changes nothing of what is learned.
+        """
+        horizon = 1 if gamma <= KNOWN else min(1000, math.ceil(math.log(KNOWN) / math.log(gamma))
+                                               if gamma < 1.0 else 1000)
+        with self._lock:
+            first = max(self._first, self._total - newest)
+            whole = np.flatnonzero(self._whole(np.arange(first, self._total) % self.capacity))
+            if not len(whole):
+                return self._batch(whole, gamma, 1)
+            chosen = np.random.default_rng(seed).choice(whole, batch_size)
+            batch = self._batch((first + chosen) % self.capacity, gamma, horizon)
+        known = batch.discount <= KNOWN
+        return Batch(*(column[known.to(column.device)] for column in batch))
+
+    def _batch(self, slots: NDArray[np.int64], gamma: float, n_step: int) -> Batch:
+        reward: NDArray[np.float64] = np.zeros(len(slots))
+        discount: NDArray[np.float64] = np.ones(len(slots))
+        last, more = slots, np.ones(len(slots), np.bool_)
+        for _ in range(n_step):
+            reward += np.where(more, discount * self._columns['reward'][last], 0.0)
+            discount = np.where(more, discount * gamma, discount)
+            last = np.where(more, self._next[last] % self.capacity, last)
+            more = self._next[last] != NONE
+            if not more.any():
+                break
+        discount[self._columns['is_terminal'][last]] = 0.0
+        state, action = self._columns['state'], self._columns['action']
+        return Batch(self._stacks(slots), torch.from_numpy(state[slots]),
+                     torch.from_numpy(action[slots]),
+                     torch.from_numpy(reward.astype(np.float32)), self._stacks(last),
+                     torch.from_numpy(state[last]),
+                     torch.from_numpy(discount.astype(np.float32)))
+
+    def _note_irregular(self, stream: _Stream | None, linked: bool, record: StepRecord) -> None:
+        if stream is None:
+            self.counts.restarts += any(name == record.vehicle for name, _ in self._streams)
+        elif not linked:
+            self.counts.gaps += record.episode == stream.episode
+            self.counts.unfinished += record.episode != stream.episode and not stream.is_last
 
     def _checked(self, record: StepRecord
                  ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
@@ -235,38 +322,47 @@ class ReplayBuffer:
         slot = previous % self.capacity
         self._next[slot] = serial
         oldest_frame = int(self._columns['stack'][slot, 0])
-        if oldest_frame >= self._first:
+        if oldest_frame >= self._first and not self._columns['is_context'][slot]:
             self._needed_by[oldest_frame % self.capacity] += 1
             self._available += 1
+
+    def _whole(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which steps are transitions to draw: all frames and the next step are there."""
+        whole: NDArray[np.bool_] = (
+            (self._next[slots] != NONE) & ~self._columns['is_context'][slots]
+            & (self._columns['stack'][slots, 0] >= self._first))
+        return whole
 
     def _draw(self, count: int) -> NDArray[np.int64]:
         if not self._available:
             raise ReplayError('replay: no transition to sample yet; add two consecutive steps of '
                               'an episode first')
-        stack = self._columns['stack']
         if self._available * 4 < self.steps:  # so few that drawing and rejecting would take long
-            whole = (self._next != NONE) & (stack[:, 0] >= self._first)
-            return self._random.choice(np.flatnonzero(whole), count)
-        found = np.empty(0, np.int64)
+            stored = np.arange(self._first, self._total) % self.capacity
+            return self._random.choice(stored[self._whole(stored)], count)
+        found: NDArray[np.int64] = np.empty(0, np.int64)
         while len(found) < count:
-            serials = self._random.integers(self._first, self._total, 2 * count)
-            slots = serials % self.capacity
-            whole = (self._next[slots] != NONE) & (stack[slots, 0] >= self._first)
-            found = np.concatenate((found, slots[whole]))
+            slots = self._random.integers(self._first, self._total, 2 * count) % self.capacity
+            found = np.concatenate((found, slots[self._whole(slots)]))
         return found[:count]
 
     def _stacks(self, slots: NDArray[np.int64]) -> Tensor:
-        frame, stack = self._columns['frame'], self._columns['stack'][slots] % self.capacity
-        gathered = np.empty((len(slots), *frame.shape[1:], self.frames), np.uint8)
-        for index in range(self.frames):
-            gathered[..., index] = frame[stack[:, index]]
-        return torch.from_numpy(gathered).permute(0, 3, 1, 2)
+        stack = torch.from_numpy(self._columns['stack'][slots] % self.capacity)
+        size = self.frame_size if self.frames else 0
+        if not self.frames:
+            return self._frames.new_empty((len(slots), 0, size, size))
+        # Frame by frame, then interleaved: channels-last memory in two passes of whole rows.
+        planes = [self._frames.index_select(0, column.to(self._frames.device))
+                  for column in stack.unbind(1)]
+        stacks = torch.stack(planes, -1).view(len(slots), size, size, self.frames)
+        return stacks.permute(0, 3, 1, 2)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all but the segments' content, as plain values that JSON can hold."""
         with self._lock:
             return {'frames': self.frames, 'frame_size': self.frame_size,
                     'state_size': self.state_size, 'first': self._first, 'total': self._total,
+                    'counts': dataclasses.asdict(self.counts),
                     'random': self._random.bit_generator.state,
                     'streams': [[*key, *dataclasses.astuple(stream)]
                                 for key, stream in self._streams.items()]}
@@ -276,8 +372,10 @@ class ReplayBuffer:
         with self._lock:
             start = max(index * SEGMENT, self._first)
             serials = np.arange(start, max(start, min((index + 1) * SEGMENT, total)))
-            return {'serial': serials, **{name: column[serials % self.capacity]
-                                          for name, column in self._columns.items()}}
+            slots = serials % self.capacity
+            frames = self._frames[torch.from_numpy(slots)].cpu().numpy()
+            return {'serial': serials, 'frame': frames,
+                    **{name: column[slots] for name, column in self._columns.items()}}
 
     def load_state_dict(self, values: Mapping[str, Any],
                         segments: Iterable[Mapping[str, NDArray[Any]]]) -> None:
@@ -305,6 +403,9 @@ class ReplayBuffer:
                     self._next[:] = NONE
                 expected = int(serials[-1]) + 1 if len(serials) else expected
                 slots = serials % self.capacity
+                if self.frames:
+                    self._frames[torch.from_numpy(slots)] = torch.from_numpy(
+                        segment['frame'][kept]).to(self._frames.device)
                 for name, column in self._columns.items():
                     column[slots] = segment[name][kept]
                 previous = self._columns['previous'][slots]
@@ -315,12 +416,32 @@ class ReplayBuffer:
                                   f'{self._total}')
             slots = np.arange(self._first, self._total) % self.capacity
             oldest = self._columns['stack'][slots, 0]
-            whole = (self._next[slots] != NONE) & (oldest >= self._first)
+            whole = self._whole(slots)
             np.add.at(self._needed_by, oldest[whole] % self.capacity, 1)
             self._available = int(whole.sum())
             self._streams = {(vehicle, session): _Stream(*rest)
                              for vehicle, session, *rest in values['streams']}
+            self.counts = ReplayCounts(**values['counts'])
             self._random.bit_generator.state = values['random']
+
+
+def _frame_store(shape: tuple[int, int], path: str | Path | None, device: str) -> Tensor:
+    if path is None or not shape[1]:
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
+    if torch.device(device).type != 'cpu':
+        raise ReplayError(f'replay: frames cannot lie both in {path} and on {device}')
+    size = shape[0] * shape[1]
+    if not Path(path).is_dir():
+        raise ReplayError(f'replay: {path} is no folder: make it, or name another one')
+    free = shutil.disk_usage(path).free
+    if free < size + SPARE:
+        raise ReplayError(f'replay: {size / 1e9:.1f} GB of frames in {path}, where '
+                          f'{free / 1e9:.1f} GB are free; name another folder or give a '
+                          'smaller capacity')
+    with tempfile.TemporaryFile(dir=path) as file:
+        # All of it now: a page that cannot be written later would kill the process.
+        os.posix_fallocate(file.fileno(), 0, size)
+        return torch.from_numpy(np.memmap(file, np.uint8, 'r+', shape=shape))
 
 
 def _numbers(where: str, name: str, values: NDArray[np.float32], size: int
@@ -337,7 +458,7 @@ def _continues(stream: _Stream, record: StepRecord) -> bool:
     """Return whether `record` follows the stream's newest step directly; raise if it is late."""
     where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
     if (record.episode, record.step) <= (stream.episode, stream.step):
-        raise ReplayError(f'{where}: duplicate or out of order, it came after episode '
+        raise DuplicateError(f'{where}: duplicate or out of order, it came after episode '
                           f'{stream.episode} step {stream.step}')
     if record.episode != stream.episode:
         return False

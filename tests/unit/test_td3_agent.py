@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from driving_data import driven_steps
 
 from av_td3_ros.td3 import PRESETS, TD3, Batch, NetworkSettings, ReplayBuffer, StepRecord
 from av_td3_ros.td3 import TD3Settings as Settings
@@ -146,6 +148,22 @@ def test_what_is_not_finite_never_reaches_a_weight(poison: dict[str, float]) -> 
     assert all(bool(p.isfinite().all()) for p in weights_of(agent).values())
 
 
+def test_an_actor_loss_that_is_not_finite_leaves_actor_and_targets_alone() -> None:
+    agent, replay = TD3(dataclasses.replace(SETTINGS, policy_freq=1), SMALL), filled_replay()
+    agent.train(replay)
+    before = weights_of(agent)
+    agent.actor.pre_activation = (  # type: ignore[method-assign]
+        lambda frames, state: next(agent.actor.parameters()).sum() * math.nan
+        * torch.ones(len(frames), 2))
+    metrics = agent.train(replay)
+    assert (agent.updates, agent.skipped) == (1, 1)
+    assert all(math.isfinite(value) for value in metrics.values())
+    after = weights_of(agent)
+    assert all(torch.equal(p, before[name]) for name, p in after.items()
+               if not name.startswith('critic.'))
+    assert all(bool(p.isfinite().all()) for p in after.values())
+
+
 @pytest.mark.parametrize(('name', 'value'), [('gamma', 1.5), ('batch_size', 0), ('tau', -0.1),
                                              ('precision', 'half'), ('actor_clip_norm', 0.0)])
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
@@ -198,8 +216,18 @@ def _meaningless_replay() -> ReplayBuffer:
     return replay
 
 
-def test_the_actor_stays_alive() -> None:
-    agent, replay = TD3(SETTINGS, TINY), _meaningless_replay()
+def _driving_replay() -> ReplayBuffer:
+    """Return transitions of a noisy pursuit driver in the embedded simulator."""
+    replay = ReplayBuffer(1200, TINY.frames, TINY.frame_size, 53)
+    for record in driven_steps(1000, TINY.frame_size):
+        replay.add(record)
+    return replay
+
+
+@pytest.mark.parametrize('data', [_meaningless_replay, _driving_replay])
+def test_the_actor_stays_alive(data: Callable[[], ReplayBuffer]) -> None:
+    replay = data()
+    agent = TD3(SETTINGS, dataclasses.replace(TINY, state_size=replay.state_size))
     lowest, saturated = math.inf, 0.0
     for _ in range(2000):
         metrics = agent.train(replay)

@@ -1,7 +1,9 @@
 """Checkpoints: exact resume, whole or not at all, and refusals with their reason."""
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -24,8 +27,10 @@ from av_td3_ros.td3 import (
     StepRecord,
     TD3Settings,
     UpdateLimiter,
+    checkpoint,
     load_checkpoint,
 )
+from av_td3_ros.td3.demonstrations import MixedReplay
 from av_td3_ros.td3.replay import SEGMENT
 
 torch.set_num_threads(1)
@@ -84,6 +89,54 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
             add_steps(memory, 400 + 10 * round_, 10)
             one.train(memory)
     assert bits(agent) == bits(resumed)
+
+
+def test_demonstrations_and_the_first_weights_come_back_too(tmp_path: Path) -> None:
+    agent, replay, _ = learner()
+    shown = ReplayBuffer(2 * SEGMENT, 4, 36, 3, seed=9)
+    add_steps(replay, 0, 100)
+    add_steps(shown, 500, SEGMENT + 50)
+    mixed = MixedReplay(replay, shown, 0.5)
+    for _ in range(3):
+        agent.train(mixed)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(agent, replay, demonstrations=shown)
+    checkpoints.save(agent, replay, demonstrations=shown)  # full segments are shared
+
+    resumed, memory, _ = learner(seed=5)
+    demonstrations = ReplayBuffer(2 * SEGMENT, 4, 36, 3, seed=1)
+    load_checkpoint(tmp_path).restore(resumed, memory, demonstrations=demonstrations)
+    assert len(demonstrations) == len(shown)
+    for one, source in ((agent, mixed), (resumed, MixedReplay(memory, demonstrations, 0.5))):
+        for _ in range(3):
+            one.train(source)
+    assert bits(agent) == bits(resumed)
+    for name, weights in agent.first_cnns['critic'].items():
+        assert torch.equal(weights, resumed.first_cnns['critic'][name])
+    Checkpoints(tmp_path / 'without').save(agent, replay)
+    with pytest.raises(CheckpointError, match='holds no demonstrations'):
+        load_checkpoint(tmp_path / 'without').restore(resumed, memory,
+                                                      demonstrations=demonstrations)
+
+
+@pytest.mark.parametrize('updates', [0, 4])
+def test_going_back_changes_the_agent_in_place(tmp_path: Path, updates: int) -> None:
+    agent, replay, _ = learner()
+    add_steps(replay, 0, 100)
+    for _ in range(updates):
+        agent.train(replay)
+    path = Checkpoints(tmp_path).save(agent, replay)
+    wanted = bits(agent)
+    for _ in range(4):
+        agent.train(replay)
+    before = {name: tensor.data_ptr() for name, tensor in agent.critic_optimizer.tensors().items()}
+    load_checkpoint(path).restore(agent)
+    after = agent.critic_optimizer.tensors()
+    assert {name: tensor.data_ptr() for name, tensor in after.items()} == before
+    if updates:
+        assert bits(agent) == wanted
+    else:  # as good as none
+        assert all(not tensor.any() for tensor in after.values())
 
 
 def test_a_checkpoint_before_the_first_update_resumes_too(tmp_path: Path) -> None:
@@ -237,25 +290,34 @@ def test_only_safetensors_and_json_are_written(tmp_path: Path) -> None:
 FILE_EVENTS = ('open', 'os.mkdir', 'os.rename', 'os.link', 'os.symlink', 'os.remove', 'os.rmdir')
 
 
+PIECE = 20_000  # bytes that are written at once in these tests
+
+
 def _killed_at(event_number: int) -> None:
     """End this process by SIGKILL when it is about to touch the disk for the n-th time."""
     seen = 0
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
+    def count() -> None:
         nonlocal seen
-        if event in FILE_EVENTS:
-            seen += 1
-            if seen == event_number:
-                os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+        if seen == event_number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hook)
+    def write(file: BinaryIO, data: bytes) -> None:
+        for start in range(0, len(data), PIECE):
+            file.write(data[start:start + PIECE])
+            file.flush()
+            count()
+
+    sys.addaudithook(lambda event, arguments: count() if event in FILE_EVENTS else None)
+    checkpoint.write_bytes = write
 
 
 def test_a_process_killed_at_any_point_of_the_writing_leaves_a_whole_checkpoint(
         tmp_path: Path) -> None:
-    agent, replay, limiter = learner()
-    add_steps(replay, 0, 40)
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    agent, replay, limiter = learner(capacity=SEGMENT + 100)
+    add_steps(replay, 0, SEGMENT + 40)
+    checkpoints = Checkpoints(tmp_path, keep=2)  # knows a full segment, which is linked
     for agent.updates in range(3):
         checkpoints.save(agent, replay, limiter)
     newest, event_number, status = 2, 0, -1
@@ -266,18 +328,34 @@ def test_a_process_killed_at_any_point_of_the_writing_leaves_a_whole_checkpoint(
         if child == 0:
             try:
                 _killed_at(event_number)
-                Checkpoints(tmp_path, keep=2).save(agent, replay, limiter)
+                checkpoints.save(agent, replay, limiter)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
         _, status = os.waitpid(child, 0)
         assert status in (0, signal.SIGKILL)
-        checkpoint = load_checkpoint(tmp_path)
-        other, other_replay, other_limiter = learner(seed=3)
-        checkpoint.restore(other, other_replay, other_limiter)
-        assert checkpoint.updates in (newest, newest + 1) and other_replay.total == 40
-        newest = checkpoint.updates
+        found = load_checkpoint(tmp_path)
+        other, other_replay, other_limiter = learner(seed=3, capacity=SEGMENT + 100)
+        found.restore(other, other_replay, other_limiter)
+        assert found.updates in (newest, newest + 1) and other_replay.total == SEGMENT + 40
+        newest = found.updates
     # Every stage was hit: before the rename nothing new is seen, after it the new one is.
     assert event_number > 15 and newest > 2
     assert not list(tmp_path.glob('.writing-*'))
+
+
+def test_a_checkpoint_of_another_device_leaves_the_randomness_alone(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+    state = json.loads((path / 'state.json').read_text())
+    state |= {'device': 'cuda', 'generator': base64.b64encode(bytes(16)).decode()}
+    data = json.dumps(state).encode()
+    (path / 'state.json').write_bytes(data)
+    manifest = json.loads((path / 'manifest.json').read_text())
+    manifest['state.json'] = {'size': len(data), 'sha256': hashlib.sha256(data).hexdigest()}
+    (path / 'manifest.json').write_text(json.dumps(manifest))
+    agent = learner(seed=8)[0]
+    before = agent.generator.get_state()
+    load_checkpoint(path).restore(agent)
+    assert torch.equal(agent.generator.get_state(), before)
+    assert agent.updates == 1

@@ -81,3 +81,17 @@ def test_the_counters_survive_a_checkpoint() -> None:
     one.updated()
     other.load_state_dict(one.state_dict())
     assert (other.transitions, other.updates, other.due) == (30, 1, one.due)
+
+
+def test_a_ratio_changed_at_resuming_holds_from_then_on() -> None:
+    before = limiter(ratio=1.0, start_after=1)
+    before.received(101)
+    for _ in range(90):
+        before.updated()
+    assert before.due == 10
+    for ratio in (0.5, 4.0):
+        after = limiter(ratio=ratio, start_after=1)
+        after.load_state_dict(before.state_dict())
+        assert after.due == 10
+        after.received(20)
+        assert after.due == 10 + 20 * ratio

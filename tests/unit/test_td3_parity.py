@@ -180,6 +180,7 @@ def largest_difference(agent: TD3, settings: TD3Settings, network: NetworkSettin
                                (getattr(agent, f'{part}_target'), reference.targets[part])):
             for name, found in module.named_parameters():
                 difference = (found - wanted[name]).norm() / wanted[name].norm()
+                assert difference.isfinite(), name
                 worst = max(worst, difference.item())
     return worst
 
@@ -204,10 +205,25 @@ def _without_double_q(agent: TD3) -> None:
     agent.critic_target.register_forward_hook(lambda critic, seen, q: (q[1], q[1]))
 
 
-def _cross_fed_features(agent: TD3) -> None:
+def _critic_on_the_actors_features(agent: TD3) -> None:
     critic_features, actor_cnn = agent.critic.features, agent.actor.cnn
     agent.critic.features = (  # type: ignore[method-assign]
         lambda frames: critic_features(frames) if torch.is_grad_enabled() else actor_cnn(frames))
+
+
+def _features_not_held_constant(agent: TD3) -> None:
+    """Let the actor's loss reach the actor's CNN through the critic's features as well."""
+    q1, cnn = agent.critic.q1, agent.actor.cnn
+    seen: list[Tensor] = []
+    pre_activation = agent.actor.pre_activation
+
+    def looking(frames: Tensor, state: Tensor) -> Tensor:
+        seen[:] = [frames]
+        return pre_activation(frames, state)
+
+    agent.actor.pre_activation = looking  # type: ignore[method-assign]
+    agent.critic.q1 = lambda features, state, action: q1(  # type: ignore[method-assign]
+        features + cnn(seen[0]) - cnn(seen[0]).detach(), state, action)
 
 
 def _no_actor_target_cnn(agent: TD3) -> None:
@@ -219,8 +235,16 @@ def _no_critic_target_cnn(agent: TD3) -> None:
 
 
 def _unclipped_cnn(agent: TD3) -> None:
-    clipped = agent.critic_optimizer
-    clipped.parameters = clipped.parameters[:clipped.cnn_from]
+    optimizer = agent.critic_optimizer
+    step, cnn = optimizer.adam.step, optimizer.parameters[optimizer.cnn_from:]
+
+    def step_unclipped() -> None:
+        shrink = optimizer.norms['grad_norm_clipped'] / optimizer.norms['grad_norm']
+        for parameter in cnn:
+            parameter.grad /= shrink
+        step()
+
+    optimizer.adam.step = step_unclipped  # type: ignore[method-assign]
 
 
 def _setting(**changes: object) -> Callable[[TD3], None]:
@@ -230,8 +254,9 @@ def _setting(**changes: object) -> Callable[[TD3], None]:
 
 
 @pytest.mark.parametrize('broken', [
-    _without_double_q, _cross_fed_features, _no_actor_target_cnn, _no_critic_target_cnn,
-    _unclipped_cnn, _setting(policy_noise=0.0), _setting(noise_clip=2.0), _setting(policy_freq=1),
+    _without_double_q, _critic_on_the_actors_features, _features_not_held_constant,
+    _no_actor_target_cnn, _no_critic_target_cnn, _unclipped_cnn,
+    _setting(policy_noise=0.0), _setting(noise_clip=2.0), _setting(policy_freq=1),
     _setting(tau=1.0), _setting(gamma=1.0), _setting(n_step=1), _setting(scale_policy_loss=False),
     _setting(pre_activation_penalty=0.0)])
 def test_an_update_broken_on_purpose_is_noticed(broken: Callable[[TD3], None]) -> None:
@@ -275,5 +300,6 @@ def _gradient_difference(settings: TD3Settings, network: NetworkSettings) -> flo
         found = dict(getattr(agent, part).named_parameters())
         difference = torch.cat([(found[n].grad - g).flatten() for n, g in wanted.items()])
         whole = torch.cat([g.flatten() for g in wanted.values()])
+        assert difference.isfinite().all()
         worst = max(worst, float(difference.norm() / whole.norm()))
     return worst

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from av_td3_ros.td3 import ReplayBuffer, ReplayError, StepRecord
+from av_td3_ros.td3.replay import DuplicateError, ReplayCounts
 
 STACK, SIZE, STATE, GAMMA = 3, 4, 2, 0.9
 
@@ -178,6 +179,42 @@ class NaiveReplay:
         return tuple(reversed(numbers))
 
 
+def _truncations_end_it(replay: ReplayBuffer) -> None:
+    """Take every last step for terminal, as if a time limit were a crash."""
+    add = replay.add
+    replay.add = lambda one: add(dataclasses.replace(  # type: ignore[method-assign]
+        one, is_terminal=one.is_last))
+
+
+def _crashes_bootstrap(replay: ReplayBuffer) -> None:
+    add = replay.add
+    replay.add = lambda one: add(dataclasses.replace(  # type: ignore[method-assign]
+        one, is_terminal=False))
+
+
+def _stacks_ignore_gaps(replay: ReplayBuffer) -> None:
+    add, count = replay.add, iter(range(1, 1000))
+    replay.add = lambda one: add(dataclasses.replace(  # type: ignore[method-assign]
+        one, step=next(count), is_first=False) if one.step else one)
+
+
+@pytest.mark.parametrize('broken', [None, _truncations_end_it, _crashes_bootstrap,
+                                    _stacks_ignore_gaps])
+def test_a_replay_broken_on_purpose_is_noticed(broken: Callable[[ReplayBuffer], None] | None
+                                               ) -> None:
+    replay, naive = buffer(), NaiveReplay(64)
+    if broken is not None:
+        broken(replay)
+    for number, step in enumerate((0, 1, 2, 4, 5, 6, 7, 8)):
+        naive.steps.append(record(number, step, last=step == 8))
+    for number in range(20, 24):
+        naive.steps.append(record(number, number - 20, episode=1, last=number == 23,
+                                  terminal=number == 23))
+    for one in naive.steps:
+        replay.add(one)
+    assert (transitions(replay) == naive.transitions(n_step=1)) == (broken is None)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[int, list[StepRecord]]:
     """Draw a capacity and a stream of steps of up to three vehicles with lost ones in it."""
@@ -307,13 +344,71 @@ def test_a_transition_takes_at_most_8_kilobytes() -> None:
 
 
 def test_frames_can_live_in_a_file(tmp_path: Path) -> None:
-    path = tmp_path / 'frames'
-    in_file, in_memory = buffer(8, path=path), buffer(8)
+    in_file, in_memory = buffer(8, path=tmp_path), buffer(8)
     for replay in (in_file, in_memory):
         for number in range(12):
             replay.add(record(number, number))
-    assert path.stat().st_size == 8 * SIZE * SIZE
+    assert not list(tmp_path.iterdir())  # it has no name: gone with the process, whatever happens
+    assert str(tmp_path) in Path('/proc/self/maps').read_text()
     assert transitions(in_file) == transitions(in_memory)
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match='no folder: make it'):
+        ReplayBuffer(10, 1, 84, STATE, path=tmp_path / 'nowhere')
+    with pytest.raises(ReplayError, match=r'70560\.0 GB of frames in .*smaller capacity'):
+        ReplayBuffer(10**10, 1, 84, STATE, path=tmp_path)
+
+
+def test_what_is_irregular_is_counted() -> None:
+    replay = buffer()
+    replay.add(record(0, 0))
+    replay.add(record(1, 1))
+    replay.add(record(3, 3))  # step 2 is missing
+    replay.add(record(4, 0, episode=1))  # episode 0 has not ended
+    for _ in range(2):
+        with pytest.raises(DuplicateError):
+            replay.add(record(4, 0, episode=1))
+    with pytest.raises(ReplayError, match='not finite'):
+        replay.add(record(5, 1, episode=1, reward=float('nan')))
+    replay.add(record(5, 1, episode=1, last=True))
+    replay.add(record(6, 0, episode=0, session='after a restart'))
+    replay.add(record(7, 0, vehicle='another'))
+    assert replay.counts == ReplayCounts(broken=1, duplicate=2, gaps=1, unfinished=1, restarts=1)
+
+
+def test_an_episode_that_never_ends_is_learned_from_all_the_same() -> None:
+    replay = buffer(16)
+    for step in range(1000):
+        replay.add(record(step, step))
+    assert sorted(transitions(replay)) == [n % 1000 for n in range(986, 999)]
+    assert replay.counts == ReplayCounts()
+
+
+def test_context_completes_its_neighbours_and_is_never_drawn() -> None:
+    replay = buffer()
+    for step in range(8):
+        replay.add(record(step, step, is_context=step not in (3, 4)))
+    assert len(replay) == 2
+    assert transitions(replay, n_step=3) == {
+        3: ((1, 2, 3), (4, 5, 6), 6, 3 + 0.9 * 4 + 0.81 * 5, 0.729),
+        4: ((2, 3, 4), (5, 6, 7), 7, 4 + 0.9 * 5 + 0.81 * 6, 0.729)}
+
+
+def test_observed_returns_are_those_of_episodes_that_have_ended() -> None:
+    replay = buffer()
+    assert len(replay.sample_returns(20, GAMMA, newest=50).reward) == 0
+    for step in range(4):
+        replay.add(record(step, step, last=step == 3, terminal=step == 3))
+    for step in range(4):  # goes on: what will follow is not known
+        replay.add(record(100 + step, step, episode=1))
+    batch = replay.sample_returns(200, GAMMA, newest=50)
+    assert {(int(s), round(float(r), 4)) for s, r in zip(batch.state[:, 0], batch.reward,
+                                                         strict=True)} == {
+        (0, 0 + 0.9 * 1 + 0.81 * 2), (1, 1 + 0.9 * 2), (2, 2.0)}
+    assert len(replay.sample_returns(200, GAMMA, newest=3).reward) == 0
+    seen = replay.sample_returns(9, 0.0, newest=50, seed=4).state
+    assert (seen == replay.sample_returns(9, 0.0, newest=50, seed=4).state).all()
 
 
 def test_a_vector_only_buffer_stores_no_frames() -> None:

@@ -1,0 +1,216 @@
+"""Everything that learning needs beside messages: agent, replays, limiter and checkpoints."""
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from av_td3_ros.settings import flatten, group, setting
+from av_td3_ros.td3.agent import TD3, Metrics, TD3Settings
+from av_td3_ros.td3.checkpoint import CheckpointError, Checkpoints, load
+from av_td3_ros.td3.demonstrations import DemonstrationSettings, HumanSteps, MixedReplay
+from av_td3_ros.td3.diagnostics import examine
+from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
+from av_td3_ros.td3.networks import NetworkSettings
+from av_td3_ros.td3.replay import DuplicateError, ReplayBuffer, ReplayCounts, StepRecord
+
+UNTRAINED = 'untrained'
+"""The link to the checkpoint from before the first update, to compare with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerSettings:
+    """What the learner is told."""
+
+    run: str = setting('', 'run folder for checkpoints, tensorboard and metrics.jsonl; empty: '
+                       'nothing is written')
+    resume: str = setting('', 'checkpoint to go on from; empty: start anew')
+    bags: tuple[str, ...] = setting((), 'recorded bags to learn from before anything is driven')
+    demonstration_bags: tuple[str, ...] = setting((), 'recorded bags of human driving, kept '
+                                                  'apart and drawn more often: see human.share')
+    seed: int = setting(0, 'seed of weights, noise and sampling', minimum=0, maximum=2**31 - 1)
+    device: str = setting('cpu', 'torch device of the update, such as cpu or cuda')
+    threads: int = setting(1, 'threads of the update on the processor', minimum=1, maximum=256)
+    total_transitions: int = setting(0, 'transitions to receive, beside those of a resumed run '
+                                     'and of bags, until training is finished; 0: it goes on',
+                                     minimum=0)
+    offline: bool = setting(False, 'learn from the bags only and finish')
+    capacity: int = setting(100_000, 'steps that the replay keeps, 7.3 kB each', minimum=2)
+    replay_folder: str = setting('', 'folder whose disk holds the frames of the replay instead of '
+                                 'the memory, for a replay larger than that; empty: memory')
+    replay_on_device: bool = setting(True, 'keep the frames in the memory of a GPU that has twice '
+                                     'the room for them')
+    publish_every: int = setting(50, 'updates between two published policies', minimum=1)
+    checkpoint_every: int = setting(2000, 'updates between two checkpoints', minimum=1)
+    checkpoints_kept: int = setting(3, 'newest checkpoints that are kept, beside the untrained '
+                                    'and the best one', minimum=1)
+    score_episodes: int = setting(20, 'newest episodes whose mean return is the score of a '
+                                  'checkpoint', minimum=1)
+    skips_tolerated: int = setting(20, 'updates in a row that are not finite after which the last '
+                                   'checkpoint is restored', minimum=1)
+    status_period: float = setting(1.0, 'wall time in s between two status messages',
+                                   minimum=0.05, maximum=3600.0)
+    pause_world: bool = setting(True, 'hold a lockstep world while learning is behind')
+    network: NetworkSettings = group(NetworkSettings, 'shape of actor and critic')
+    td3: TD3Settings = group(TD3Settings, 'the algorithm')
+    human: DemonstrationSettings = group(DemonstrationSettings, 'learning from human driving')
+    limiter: LimiterSettings = group(LimiterSettings, 'updates for each transition')
+
+
+class Learner:
+    """
+    Take transitions, learn from them as the limiter allows, keep checkpoints.
+
+    One thread may take while another one learns. `policy_version` counts the published policies,
+    `episodes` the episodes that were driven, `total` the transitions to receive (0: no end).
+    """
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        """Raise ValueError for a device that is not there, OSError for a file that cannot be."""
+        s = self.settings = settings
+        if s.device.startswith('cuda') and not torch.cuda.is_available():
+            raise ValueError(f'device = {s.device!r}: this torch sees no CUDA device; set cpu')
+        if s.offline and not (s.bags or s.demonstration_bags):
+            raise ValueError('offline = true: there is nothing to learn from; give bags')
+        torch.set_num_threads(s.threads)
+        self.agent = TD3(s.td3, s.network, s.seed, s.device)
+        shape = s.network.frames, s.network.frame_size, s.network.state_size
+        frames_device = _frames_device(s)
+        self.replay = ReplayBuffer(s.capacity, *shape, s.seed, s.replay_folder or None,
+                                   frames_device)
+        self.demonstrations = ReplayBuffer(s.human.capacity, *shape, s.seed + 1,
+                                           device=frames_device)
+        # Of bags alone there is nothing to wait for.
+        self.limiter = UpdateLimiter(
+            dataclasses.replace(s.limiter, start_after=1) if s.offline else s.limiter)
+        self.policy_version = self.episodes = 0
+        self.total = s.total_transitions
+        self.checkpoint = ''
+        self.checkpoints = (Checkpoints(Path(s.run) / 'checkpoints', s.checkpoints_kept)
+                            if s.run else None)
+        self._mixed = MixedReplay(self.replay, self.demonstrations, s.human.share)
+        self._human = HumanSteps(self.demonstrations, s.network.frames, s.td3.n_step)
+        self._returns: collections.deque[float] = collections.deque(maxlen=s.score_episodes)
+        self._tried: set[Path] = set()
+        if s.run and not (Path(s.run) / 'checkpoints' / UNTRAINED).exists():
+            self.save(pin=UNTRAINED)
+        if s.resume:
+            self._resume(Path(s.resume))
+
+    def take(self, record: StepRecord, human: bool = False) -> None:
+        """Store the next step of a vehicle; raises ReplayError for one that cannot be stored."""
+        self.replay.add(record)
+        with contextlib.suppress(DuplicateError):  # a demonstration may hold it already
+            self._human.add(record, human)
+        if not record.is_last:
+            self.limiter.received()
+
+    def take_demonstration(self, record: StepRecord) -> None:
+        """Store a step of a demonstration, which is kept apart. Raises as `take` does."""
+        self.demonstrations.add(record)
+        if not record.is_last:
+            self.limiter.received()
+
+    def begin_driving(self) -> None:
+        """
+        Count from here what is to be received: what came before was from bags.
+
+        Raises ValueError when learning is to be offline and there is nothing to do.
+        """
+        s = self.settings
+        self.replay.counts = ReplayCounts()
+        if s.offline:
+            self.total = self.limiter.transitions
+            if not self.limiter.may_update():
+                raise ValueError(
+                    f'offline: the {self.total} transitions of the bags allow no update beside '
+                    f'the {self.agent.updates} made; raise limiter.updates_per_transition')
+        elif s.total_transitions:
+            self.total = self.limiter.transitions + s.total_transitions
+
+    def finish_episode(self, total_reward: float, interrupted: bool = False) -> None:
+        """Note an episode's return; that of an interrupted one says nothing of the policy."""
+        self.episodes += 1
+        if not interrupted:
+            self._returns.append(total_reward)
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all transitions that were asked for are there."""
+        return self.total > 0 and self.limiter.transitions >= self.total
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until an update is due, at most `timeout` wall seconds; return whether it is."""
+        return self.limiter.wait(timeout) and len(self._mixed) > 0
+
+    def update(self) -> Metrics | None:
+        """Make one update; return what it measured, None when it was skipped as not finite."""
+        metrics = self.agent.train(self._mixed)
+        self.limiter.updated()
+        if self.agent.skipped_in_row:
+            return None
+        self._tried.clear()
+        return metrics
+
+    def examine(self) -> dict[str, float]:
+        """Return health figures: see `diagnostics.examine`."""
+        return examine(self.agent, self.replay, self.policy_version, self._mixed.drawn)
+
+    def recover(self) -> str:
+        """Go back to the last checkpoint after too many skipped updates; return what was done."""
+        s, agent = self.settings, self.agent
+        if agent.skipped_in_row < s.skips_tolerated:
+            return ''
+        skipped = agent.skipped
+        why = f'{s.skips_tolerated} updates in a row were not finite'
+        for folder in reversed(self.checkpoints.folders() if self.checkpoints else []):
+            if folder in self._tried:
+                continue  # from there it came to this
+            self._tried.add(folder)
+            try:
+                load(folder).restore(agent)
+            except CheckpointError as error:
+                why += f'; {error}'
+                continue
+            agent.skipped, agent.skipped_in_row = skipped, 0
+            return f'{why}: went back to {folder}'
+        agent.skipped_in_row = 0
+        return f'{why} and there is no checkpoint left to go back to'
+
+    def save(self, pin: str | None = None) -> None:
+        """
+        Write a checkpoint, where there is a run folder; raises OSError when it cannot be.
+
+        Not while updates fail: what is written must be good to go back to.
+        """
+        if self.checkpoints is None or self.agent.skipped_in_row:
+            return
+        counters = {'drawn': self._mixed.drawn,
+                    'policy_version': self.policy_version, 'episodes': self.episodes,
+                    'transitions': self.limiter.transitions, 'returns': list(self._returns)}
+        whole = len(self._returns) == self._returns.maxlen
+        score = sum(self._returns) / len(self._returns) if whole else None
+        self.checkpoint = str(self.checkpoints.save(
+            self.agent, self.replay, self.limiter, counters, flatten(self.settings), score, pin,
+            self.demonstrations))
+
+    def _resume(self, path: Path) -> None:
+        checkpoint = load(path)
+        checkpoint.restore(self.agent, self.replay, self.limiter, self.demonstrations)
+        self.policy_version = int(checkpoint.counters['policy_version'])
+        self.episodes = int(checkpoint.counters['episodes'])
+        self._returns.extend(checkpoint.counters['returns'])
+        self._mixed.drawn = int(checkpoint.counters['drawn'])
+
+
+def _frames_device(settings: LearnerSettings) -> str:
+    """Return where the frames shall lie: on the GPU when it has twice the room."""
+    s, size = settings, settings.network.frame_size
+    if not s.device.startswith('cuda') or not s.replay_on_device or s.replay_folder:
+        return 'cpu'
+    free, _ = torch.cuda.mem_get_info(torch.device(s.device))
+    wanted = (s.capacity + s.human.capacity) * size * size
+    return s.device if free > 2 * wanted else 'cpu'
