@@ -5,7 +5,6 @@ import dataclasses
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,13 +38,6 @@ class PolicySettings:
     network: NetworkSettings = group(NetworkSettings, 'shape of the actor, as the learner has it')
     exploration: ExplorationSettings = group(ExplorationSettings, 'noise while training')
     pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
-
-
-class Driver(Protocol):
-    """Anything that answers observations with actions."""
-
-    def act(self, frames: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Return float32[2] in [-1, 1] for uint8 (F, H, W) and float32 (S,)."""
 
 
 class PolicyNode(Node):

@@ -81,7 +81,7 @@ class RecorderNode(Node):
             message = self._transition(step)
             data = serialize_message(message)
             # Written before published: a closed bag holds all that the learner has seen.
-            self._write(message, data)
+            self._write(data)
             self._kept.append(data)
             self._transitions.publish(data)
 
@@ -102,7 +102,7 @@ class RecorderNode(Node):
             message.reward, message.terms = after.reward, after.terms
         return message
 
-    def _write(self, message: Transition, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if self._bag is None:
             return
         try:

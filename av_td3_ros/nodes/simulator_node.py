@@ -262,8 +262,10 @@ class SimulatorNode(Node):
         status.acceleration.linear.x, status.acceleration.linear.y = longitudinal, lateral
         self._to_vehicle_status.publish(status)
         imu = Imu(header=self._header(f'{role}/imu'), orientation=to_quaternion(ego.yaw))
-        imu.angular_velocity.z = ego.yaw_rate
-        imu.linear_acceleration = Vector3(x=longitudinal, y=lateral, z=9.81)
+        measured = self._world.imu()
+        imu.angular_velocity = Vector3(**dict(zip('xyz', measured.angular_velocity, strict=True)))
+        imu.linear_acceleration = Vector3(
+            **dict(zip('xyz', measured.linear_acceleration, strict=True)))
         self._to_imu.publish(imu)
         if snapshot.collision is not None:
             x, y = snapshot.collision.normal_impulse

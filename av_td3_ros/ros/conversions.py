@@ -91,7 +91,7 @@ def to_floats(values: NDArray[np.float32]) -> array.array[float]:
 def to_metrics(values: Mapping[str, Any]) -> list[Metric]:
     """Return named numbers as a message field; what is no number is left out."""
     return [Metric(name=name, value=float(value)) for name, value in values.items()
-            if isinstance(value, (int, float)) and value is not None]
+            if isinstance(value, (int, float))]
 
 
 def from_metrics(metrics: Iterable[Metric]) -> dict[str, float]:

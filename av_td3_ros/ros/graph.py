@@ -32,6 +32,11 @@ class NodeSpec:
         """Return the name of the node's logger."""
         return f'{self.namespace}/{self.name}'.replace('/', '.').strip('.')
 
+    def topic(self, role: str) -> str:
+        """Return the full name of the topic that a role such as `~/input/image` is bound to."""
+        bound = self.remaps[role]
+        return bound if bound.startswith('/') else f'{self.namespace.rstrip("/")}/{bound}'
+
     def arguments(self, parameter_file: Path) -> list[str]:
         """Return the node's `--ros-args`."""
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',

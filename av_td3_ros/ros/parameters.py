@@ -1,7 +1,6 @@
 """Declare settings dataclasses as ROS parameters: described, ranged, nothing unknown."""
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Callable
@@ -29,23 +28,18 @@ def declare_settings(node: Node, settings_type: type[T]) -> T:
     Declare every setting as a parameter of `node` and return the settings as given.
 
     Raises ValueError for an unknown key (with the nearest known one), a wrong type or a value out
-    of range. None is written `none` in a parameter file.
+    of range. None is written `none` in a parameter file, an empty list `['']`: ROS has no type for
+    an empty one.
     """
-    given = {name: parameter.value
+    given = {name: [] if parameter.type_ == Parameter.Type.NOT_SET else parameter.value
              for name, parameter in node._parameter_overrides.items()
              if name.split('.')[0] not in _NOT_OURS}
     known = {key: (kind, about) for key, kind, about in described_fields(settings_type)}
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise ValueError(f'{node.get_name()}: unknown parameter {name!r}{hint}')
     settings = from_mapping(settings_type, from_ros(given), node.get_name())
     for key, value in flatten(settings).items():
         kind, about = known[key]
         node.declare_parameter(
-            key, NONE if value is None else value,
-            _descriptor(kind, about), ignore_override=True)
+            key, _to_ros(value), _descriptor(kind, about), ignore_override=True)
     return settings
 
 
@@ -78,14 +72,26 @@ def accept_changes(node: Node, settings: T, apply: Callable[[T], None]) -> None:
 
 def to_ros(settings: Any) -> dict[str, Any]:
     """Return {dotted key: value} as a ROS parameter file holds it."""
-    return {key: NONE if value is None else value for key, value in flatten(settings).items()}
+    return {key: _to_ros(value) for key, value in flatten(settings).items()}
 
 
 def from_ros(values: dict[str, Any]) -> dict[str, Any]:
     """Undo `to_ros`."""
-    return {key: None if value == NONE else
-            list(value) if hasattr(value, '__len__') and not isinstance(value, str) else value
-            for key, value in values.items()}
+    return {key: _from_ros(value) for key, value in values.items()}
+
+
+def _to_ros(value: Any) -> Any:
+    if value is None:
+        return NONE
+    return [''] if value == [] else value
+
+
+def _from_ros(value: Any) -> Any:
+    if value == NONE:
+        return None
+    if hasattr(value, '__len__') and not isinstance(value, str):
+        return [one for one in value if one != '']
+    return value
 
 
 def _descriptor(kind: Any, about: Setting) -> ParameterDescriptor:

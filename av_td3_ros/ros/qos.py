@@ -14,4 +14,4 @@ STEP = _reliable(10)  # observation, action, command: each one answered before t
 LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, also for late comers
 EVENT = _reliable(100)  # collisions, episode summaries: few, none may be missed
 TRANSITION = _reliable(2000)  # a learner that stalls for seconds loses none
-STATUS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
+STATUS = LATCHED

@@ -7,8 +7,10 @@ from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
 
 from av_td3_ros.ros.conversions import from_metrics, to_nanoseconds
 
-_STATUS = ('updates', 'transitions', 'transitions_lost', 'transitions_refused', 'updates_skipped',
-           'episodes', 'replay_size', 'policy_version', 'updates_per_second',
+_STATUS = ('updates', 'transitions', 'transitions_wanted', 'transitions_lost',
+           'transitions_refused', 'transitions_duplicate', 'episodes_unfinished',
+           'vehicle_restarts', 'updates_skipped',
+           'episodes', 'replay_size', 'demonstrations', 'policy_version', 'updates_per_second',
            'updates_per_transition', 'world_waiting', 'finished', 'checkpoint')
 
 

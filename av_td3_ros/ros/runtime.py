@@ -7,14 +7,13 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from types import FrameType
+from typing import IO, Any
 
 import rclpy
 from rclpy.duration import Duration
@@ -33,16 +32,6 @@ ALLOCATOR = {
     'MALLOC_TOP_PAD_': str(1 << 26),
     'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
 }
-
-
-class ManagedNode(Protocol):
-    """A node with something to finish before its process ends."""
-
-    def close(self) -> None:
-        """Finish: close files, join threads."""
-
-    def destroy_node(self) -> None:
-        """Leave the graph."""
 
 
 def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -123,23 +112,31 @@ def make_executor(context: Any = None) -> Any:
     return executor
 
 
-def spin(executor: Any, context: Any, stop: threading.Event | None = None) -> None:
+def spin(executor: Any, context: Any, ended: Callable[[], bool] = lambda: False) -> None:
     """
-    Execute callbacks until the context is shut down or `stop` is set.
+    Execute callbacks until the context is shut down or `ended` returns True.
 
     Not by the events executor's own `spin`, which never returns after a signal; in short turns, as
     its `wake` does not end one that waits.
     """
     try:
-        while context.ok() and not (stop and stop.is_set()):
+        while context.ok() and not ended():
             executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
         pass
 
 
+def leave(executor: Any, node: Any) -> None:
+    """Take a node out of the graph, and its shared memory off this host."""
+    # The executor would keep the node's ends alive, and with them megabytes in /dev/shm for ever.
+    executor.remove_node(node)
+    executor.shutdown()
+    node.destroy_node()
+
+
 class EndSignals:
     """
-    Turn SIGINT and SIGTERM into an event, `told`, that also ends an executor's waiting.
+    Turn SIGINT and SIGTERM into a fact, `told`; Python sees to them between two turns of `spin`.
 
     rclpy's own handlers shut the context down at once: no node could then say its last word, such
     as the command that leaves a vehicle braking.
@@ -147,21 +144,12 @@ class EndSignals:
 
     def __init__(self) -> None:
         """Take the signals over; to be called on the main thread."""
-        self.told = threading.Event()
-        self.executor: Any = None
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        # Python's handlers wait until C++ returns to Python; the file descriptor does not.
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self.told = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: None)
-        threading.Thread(target=self._wait, name='signals', daemon=True).start()
+            signal.signal(number, self._note)
 
-    def _wait(self) -> None:
-        self._reader.recv(1)
-        self.told.set()
-        if self.executor is not None:
-            self.executor.wake()
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.told = True
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
@@ -176,7 +164,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     signals = EndSignals()
     die_with_parent()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = None
+    node = executor = None
     status = 0
     try:
         try:
@@ -186,16 +174,17 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
             print(f'[FATAL] {type(error).__name__}: {error}', file=sys.stderr, flush=True)
             status = 1
         else:
-            signals.executor = executor = make_executor()
+            executor = make_executor()
             executor.add_node(node)
-            spin(executor, node.context, signals.told)
+            spin(executor, node.context, lambda: signals.told)
             status = int(bool(getattr(node, 'failure', '')))
     finally:
         if node is not None:
             node.close()
             if node.context.ok():
                 _deliver(node, LAST_WORDS)
-            node.destroy_node()
+            if executor is not None:
+                leave(executor, node)
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -4,19 +4,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
-from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Metric, Transition
+from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus, Metric, Transition
 from av_td3_msgs.srv import ResendTransitions
 from carla_msgs.msg import CarlaControl
-from harness import SPECS, Log, Peer, Running, await_that, parameter_file
+from harness import SPECS, TIMEOUT, Log, Peer, Running, await_that, parameter_file
+from rclpy.serialization import serialize_message
 
 from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.bag import TransitionBag
 from av_td3_ros.ros.conversions import to_bytes, to_floats
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
@@ -176,6 +180,117 @@ def test_what_nobody_has_any_more_is_lost_and_counted(
     assert status.transitions_refused == 0
 
 
+def test_what_comes_twice_is_learned_from_once(connect: Callable[..., School]) -> None:
+    school = connect()
+    school.teach(1, 9)
+    school.teach(3, 8)
+    school.teach(10, 12)
+    status = school.until(lambda one: one.transitions == actions_in(12))
+    assert (status.transitions_duplicate, status.transitions_refused) == (6, 0)
+    assert status.replay_size == actions_in(12) - 1
+
+
+def test_an_episode_without_an_end_and_a_restart_are_counted(connect: Callable[..., School]
+                                                            ) -> None:
+    school = connect()
+    school.teach(1, 6)
+    for sequence in range(7, 13):  # the vehicle was interrupted and begins the next episode
+        message = transition(sequence)
+        message.episode, message.step = 1, sequence - 7
+        message.is_first, message.is_last = sequence == 7, False
+        message.is_terminal = False
+        school.send(message)
+    school.until(lambda one: one.episodes_unfinished == 1 and one.transitions == 12)
+    school.send(transition(1, session='b'))
+    status = school.until(lambda one: one.vehicle_restarts == 1)
+    assert (status.transitions, status.transitions_refused) == (13, 0)
+
+
+def test_what_a_human_drove_is_kept_apart_as_well(connect: Callable[..., School]) -> None:
+    school = connect({'human.share': 1.0})
+    for sequence in range(1, 31):
+        message = transition(sequence)
+        if 4 <= sequence <= 6:
+            message.source = AppliedAction.SOURCE_HUMAN
+        school.send(message)
+    status = school.until(lambda one: one.updates == (actions_in(30) - 10) // 2)
+    assert (status.demonstrations, status.transitions) == (3, actions_in(30))
+
+
+def bag_of(folder: Path, sequences: range, **changes: Any) -> str:
+    """Write a bag of transitions; return its path."""
+    bag = TransitionBag(folder, '/learner/transition')
+    for sequence in sequences:
+        message = transition(sequence, session='recorded')
+        for name, value in changes.items():
+            setattr(message, name, value)
+        bag.write(sequence, serialize_message(message))
+    bag.close()
+    return str(folder)
+
+
+def test_it_learns_from_bags_alone_and_finishes(connect: Callable[..., School], tmp_path: Path
+                                                ) -> None:
+    bags = [bag_of(tmp_path / 'one', range(1, 28)), bag_of(tmp_path / 'two', range(28, 55))]
+    school = connect({'bags': bags, 'offline': True, 'run': str(tmp_path / 'run')})
+    status = school.until(lambda one: one.finished)
+    assert status.transitions == actions_in(54)
+    assert status.updates == (actions_in(54) - 1) // 2  # nothing to wait for
+    assert load_checkpoint(status.checkpoint).updates == status.updates
+
+
+def test_after_the_bags_it_learns_from_what_is_driven(connect: Callable[..., School],
+                                                      tmp_path: Path) -> None:
+    school = connect({'bags': [bag_of(tmp_path / 'bag', range(1, 28))], 'total_transitions': 8})
+    school.until(lambda one: one.updates == (actions_in(27) - 10) // 2 and not one.finished)
+    school.teach(1, 30)
+    status = school.until(lambda one: one.finished)
+    assert status.transitions == actions_in(27) + 8
+
+
+def test_demonstrations_are_kept_apart_from_what_is_driven(connect: Callable[..., School],
+                                                           tmp_path: Path) -> None:
+    school = connect({'demonstration_bags': [bag_of(tmp_path / 'bag', range(1, 28))]})
+    status = school.until(lambda one: one.updates == (actions_in(27) - 10) // 2)
+    assert (status.demonstrations, status.replay_size) == (actions_in(27), 0)
+    school.teach(1, 9)
+    status = school.until(lambda one: one.replay_size == actions_in(9))
+    assert status.demonstrations == actions_in(27)
+
+
+def test_a_bag_that_is_not_there_or_does_not_fit_is_refused_by_name(
+        make: Callable[..., Running], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='nowhere cannot be read'):
+        make('learner_node', {**SMALL, 'bags': [str(tmp_path / 'nowhere')]})
+    bag = bag_of(tmp_path / 'bag', range(1, 4), state=[0.0])
+    with pytest.raises(ValueError, match=r'none of its 3 transitions fits.*state has shape'):
+        make('learner_node', {**SMALL, 'bags': [bag]})
+    with pytest.raises(ValueError, match='nothing to learn from'):
+        make('learner_node', {**SMALL, 'offline': True})
+    few = bag_of(tmp_path / 'few', range(1, 3))
+    with pytest.raises(ValueError, match='the 2 transitions of the bags allow no update'):
+        make('learner_node', {**SMALL, 'bags': [few], 'offline': True})
+
+
+def test_the_checkpoint_of_the_best_episodes_is_kept(connect: Callable[..., School],
+                                                     tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    school = connect({'run': str(run), 'score_episodes': 2, 'checkpoint_every': 5,
+                      'checkpoints_kept': 1})
+    for first, value in ((1, 8.0), (31, 3.0), (61, 5.0)):
+        for _ in range(2):
+            school.summarise(EpisodeSummary(vehicle='ego_vehicle', episode_return=value))
+        school.summarise(EpisodeSummary(vehicle='ego_vehicle', episode_return=99.0,
+                                        result='interrupted'))
+        school.until(lambda one, n=3 * (first // 30 + 1): one.episodes == n)
+        school.teach(first, first + 29)
+        learned = (actions_in(first + 29) - 10) // 2
+        school.until(lambda one, n=learned: one.updates == n)
+    best = load_checkpoint(run / 'checkpoints' / 'best')
+    assert best.score == 8.0
+    assert load_checkpoint(run / 'checkpoints').updates > best.updates
+
+
 def test_a_second_recorder_is_another_session(connect: Callable[..., School]) -> None:
     school = connect()
     school.teach(1, 9)
@@ -248,6 +363,41 @@ def test_the_world_goes_on_where_it_may_not_be_paused(connect: Callable[..., Sch
     school.teach(1, 40)
     school.until(lambda one: one.updates == 2 * (actions_in(40) - 10))
     assert not school.control.messages
+
+
+def test_the_world_goes_on_though_every_update_is_skipped(connect: Callable[..., School]) -> None:
+    school = connect({'limiter.slack': 4, 'limiter.updates_per_transition': 2.0})
+    for sequence in range(1, 41):
+        message = transition(sequence)
+        message.reward = 1e30  # finite, but its square is not
+        school.send(message)
+    assert school.control.next().command == CarlaControl.PAUSE
+    assert school.control.next().command == CarlaControl.PLAY
+    status = school.until(lambda one: one.updates_skipped == 2 * (actions_in(40) - 10))
+    assert (status.updates, status.world_waiting) == (0, False)
+
+
+def test_a_learner_that_fails_says_why_and_lets_the_world_go_on(
+        peer: Peer, make: Callable[..., Running], log: Log) -> None:
+    node = make('learner_node', {**SMALL, 'limiter.slack': 4,
+                                 'limiter.updates_per_transition': 2.0})
+    release = threading.Event()
+
+    def fail() -> None:
+        release.wait(TIMEOUT)
+        raise RuntimeError('the device is gone')
+
+    node.node._learner.update = fail
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 40)
+    assert school.control.next().command == CarlaControl.PAUSE
+    release.set()
+    assert school.control.next().command == CarlaControl.PLAY
+    assert 'the device is gone' in log.next('learning stopped')
+    await_that(lambda: not node.node.context.ok(), 'the end of the node')
+    assert node.node.failure
 
 
 def test_training_ends_with_a_checkpoint_of_everything(connect: Callable[..., School],

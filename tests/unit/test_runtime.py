@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from av_td3_ros.paths import config_directory
-from av_td3_ros.ros import runtime
+from av_td3_ros.ros import runtime, shared_memory
 from av_td3_ros.ros.runtime import (
     PARENT,
     DomainLease,
@@ -175,3 +176,54 @@ def test_the_throttle_lets_one_through_a_period_and_counts_all() -> None:
     assert [throttle.ready() for _ in range(5)] == [True, False, False, False, False]
     assert throttle.count == 5
     assert [Throttle(period=0.0).ready() for _ in range(3)] == [True] * 3
+
+
+def segments() -> set[Path]:
+    """Return the shared memory of all processes of this host."""
+    return {path for path in shared_memory.FOLDER.glob('fastrtps_*')
+            if re.fullmatch('fastrtps_[0-9a-f]{16}', path.name)}
+
+
+def test_a_node_leaves_no_shared_memory_behind(
+        small: Callable[..., subprocess.Popen[str]]) -> None:
+    process = small()
+    await_line(process, 'ready')
+    owned = {path for path in segments() if owner_of(path) == process.pid}
+    assert owned
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == 0
+    assert not owned & segments()
+
+
+def test_what_a_killed_process_leaves_is_swept_and_a_living_one_keeps_its_own(
+        small: Callable[..., subprocess.Popen[str]]) -> None:
+    killed, living = small(), small()
+    kept = set()
+    for process in (killed, living):
+        await_line(process, 'ready')
+        kept = {path for path in segments() if owner_of(path) == process.pid}
+        assert kept
+    left = {path for path in segments() if owner_of(path) == killed.pid}
+    killed.kill()
+    killed.wait(TIMEOUT)
+    assert left <= segments()
+    shared_memory.sweep()
+    assert not left & segments()
+    assert kept <= segments()
+
+
+def owner_of(segment: Path) -> int | None:
+    """Return the process that holds the lock of a segment, None when nobody does."""
+    inode = segment.with_name(f'{segment.name}_el').stat().st_ino
+    for line in Path('/proc/locks').read_text().splitlines():
+        number, kind, _, _, process, where, *_ = line.split()
+        if kind == 'FLOCK' and number.endswith(':') and where.endswith(f':{inode}'):
+            return int(process)
+    return None
+
+
+def await_line(process: subprocess.Popen[str], words: str) -> None:
+    """Read what a process says until it says `words`."""
+    assert process.stdout is not None
+    while words not in (line := process.stdout.readline()):
+        assert line, 'it ended'
