@@ -1,6 +1,7 @@
 """The configuration of a session: every node's settings, by node, checked before anything runs."""
 from __future__ import annotations
 
+import argparse
 import difflib
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,6 @@ import yaml
 
 from av_td3_ros.nodes.control_node import ControlSettings
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
-from av_td3_ros.nodes.learner_node import LearnerSettings
 from av_td3_ros.nodes.policy_node import PolicySettings
 from av_td3_ros.nodes.recorder_node import RecorderSettings
 from av_td3_ros.nodes.simulator_node import SimulatorSettings
@@ -19,7 +19,8 @@ from av_td3_ros.paths import config_directory, map_file
 from av_td3_ros.ros.graph import profile_parameters
 from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
 from av_td3_ros.settings import described_fields, from_mapping
-from av_td3_ros.td3 import architecture_hash
+from av_td3_ros.td3 import PRESETS, architecture_hash
+from av_td3_ros.td3.learner import LearnerSettings
 
 SETTINGS: dict[str, type[Any]] = {
     'simulator_node': SimulatorSettings,
@@ -56,7 +57,7 @@ class Config:
         """Return the configuration that a run left; raise ValueError when it is not one."""
         try:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
-            return cls({key.rpartition('/')[2]: _flat(section['ros__parameters'])
+            return cls({key.rpartition('/')[2]: dotted(section['ros__parameters'])
                         for key, section in content.items()})
         except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
             raise ValueError(f'{path} is no configuration of a session: {error!r}') from error
@@ -89,6 +90,16 @@ class Config:
             'policy_node': _given({'training': True, 'seed': seed}),
             'recorder_node': {'wait_for': 1},
             'learner_node': _given({'seed': seed, 'total_transitions': steps})})
+
+    def with_preset(self, name: str) -> Config:
+        """Return the configuration with a named recipe for learning; frames and state stay."""
+        algorithm, network = PRESETS[name]
+        shape = {f'network.{key}': value for key, value in to_ros(network).items()
+                 if key not in ('frames', 'frame_size', 'state_size')}
+        return self.with_values({
+            'policy_node': shape,
+            'learner_node': {**shape, **{f'td3.{key}': value
+                                         for key, value in to_ros(algorithm).items()}}})
 
     def writing_to(self, run: Path) -> Config:
         """Return the configuration with bag, checkpoints and metrics in a run folder."""
@@ -147,7 +158,7 @@ def read_node_file(path: Path) -> Values:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
         (section,) = content.values()
-        return _flat(section['ros__parameters'])
+        return dotted(section['ros__parameters'])
     except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f'{path} is no ROS parameter file of one node: {error!r}') from error
 
@@ -202,11 +213,12 @@ def _given(values: Mapping[str, Any]) -> Values:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = '') -> Values:
+def dotted(nested: Mapping[str, Any], prefix: str = '') -> Values:
+    """Return nested settings, as a parameter file holds them, as {dotted key: value}."""
     flat: Values = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            flat.update(_flat(value, f'{prefix}{key}.'))
+            flat.update(dotted(value, f'{prefix}{key}.'))
         else:
             flat[f'{prefix}{key}'] = value
     return flat
@@ -221,6 +233,19 @@ def _nested(flat: Mapping[str, Any]) -> Values:
             place = place.setdefault(part, {})
         place[name] = value
     return nested
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('node', nargs='?', choices=list(SETTINGS), metavar='NODE',
+                        help='only those of this node')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every setting with its meaning; return the exit status."""
+    for node in [options.node] if options.node else SETTINGS:
+        print(f'# {node}\n{described_file(node)}')
+    return 0
 
 
 def write_shipped() -> list[Path]:

@@ -47,18 +47,19 @@ class Evaluation:
         """
         parameters = self._run / 'logs' / name / 'config.yaml'
         parameters.parent.mkdir(parents=True, exist_ok=True)
-        self._configured(driver, weights).write(parameters, f'evaluation of {name}')
+        self.configured(driver, weights).write(parameters, f'evaluation of {name}')
         nodes = session_nodes(self._profile, self._vehicle, learning=False)
         heard = _Heard(self._episodes)
-        topics = f'/carla/{self._vehicle}'
+        environment, control = (next(one for one in nodes if one.name == name)
+                                for name in ('environment_node', 'control_node'))
         with contextlib.ExitStack() as stack:
             monitor = Monitor('evaluator', self._domain)
-            monitor.on_episode('/learner/episode_summary', heard.episode)
-            monitor.on_odometry(f'{topics}/odometry', heard.odometry)
+            monitor.on_episode(environment.topic('~/output/episode_summary'), heard.episode)
+            monitor.on_odometry(environment.topic('~/input/odometry'), heard.odometry)
             if video is not None:
                 film = _Film(stack, video, f'{name} on {self._map}', heard)
-                monitor.on_applied(f'/{self._vehicle}/applied_action', heard.applied)
-                monitor.on_image(f'{topics}/rgb_front/image', film.frame)
+                monitor.on_applied(control.topic('~/output/applied_action'), heard.applied)
+                monitor.on_image(environment.topic('~/input/image'), film.frame)
             stack.enter_context(monitor)
             session = stack.enter_context(
                 Session(nodes, parameters, parameters.parent, self._log_level))
@@ -71,7 +72,8 @@ class Evaluation:
                         f'of {self._episodes} done; see {parameters.parent}')
         return self._result(driver, weights, heard)
 
-    def _configured(self, driver: str, weights: Path | None) -> Config:
+    def configured(self, driver: str, weights: Path | None) -> Config:
+        """Return what the nodes are told for one driver."""
         return self._config.with_values({
             'simulator_node': {'seed': self._seed,
                                **({'world.map': self._map} if self._map else {})},

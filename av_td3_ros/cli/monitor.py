@@ -16,7 +16,7 @@ from av_td3_ros.driving.image import decode_image
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.records import episode_record, status_record
-from av_td3_ros.ros.runtime import make_executor, spin
+from av_td3_ros.ros.runtime import leave, make_executor, spin
 
 
 class Monitor:
@@ -75,3 +75,4 @@ class Monitor:
         """Leave the graph."""
         self._context.try_shutdown()
         self._thread.join(timeout=2.0)
+        leave(self._executor, self.node)

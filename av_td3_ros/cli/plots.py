@@ -106,7 +106,7 @@ def draw_learning_curve(run: str | Path) -> Path:
         _episode_curve(below, episodes, 'route_completion', 'Route completion [%]', 100.0)
         below.set_ylim(-4, 104)
         below.set_xlabel('transitions')
-        _count_axis(below)
+        count_axis(below)
         present = [name for name in ENDINGS
                    if any(record.get('result') == name for record in episodes)]
         handles: list[Any] = [
@@ -126,15 +126,15 @@ def draw_losses(run: str | Path) -> Path:
         figure = Figure(figsize=(11, 7.2), layout='constrained')
         panels = figure.subplots(2, 2, sharex=True)
         critic, actor, q_values, norms = panels.flat
-        _lines(critic, learner, {'critic_loss': ('critic loss', BLUE)}, log=True)
+        draw_lines(critic, learner, {'critic_loss': ('critic loss', BLUE)}, log=True)
         critic.set_title('Critic loss')
-        _lines(actor, learner, {'actor_loss': ('actor loss', ORANGE)})
+        draw_lines(actor, learner, {'actor_loss': ('actor loss', ORANGE)})
         actor.set_title('Actor loss')
-        _lines(q_values, learner, {
+        draw_lines(q_values, learner, {
             'q1_mean': ('Q1', BLUE), 'q2_mean': ('Q2', SKY), 'target_q_mean': ('target', GREEN),
             'q_policy_mean': ('under the policy', RED)}, bands={'q1_mean': 'q1_std'})
         q_values.set_title('Q values of a batch (band: Q1 ± its deviation)')
-        _lines(norms, learner, {
+        draw_lines(norms, learner, {
             'critic_grad_norm': ('critic', BLUE), 'critic_cnn_grad_norm': ('critic CNN', SKY),
             'critic_grad_norm_clipped': ('critic, clipped', BLUE),
             'actor_grad_norm': ('actor', RED), 'actor_cnn_grad_norm': ('actor CNN', ORANGE),
@@ -142,7 +142,7 @@ def draw_losses(run: str | Path) -> Path:
         norms.set_title('Gradient norms')
         for panel in panels[1]:
             panel.set_xlabel('updates')
-            _count_axis(panel)
+            count_axis(panel)
         return _save(figure, run, 'losses')
 
 
@@ -153,21 +153,21 @@ def draw_policy(run: str | Path) -> Path:
         figure = Figure(figsize=(11, 7.2), layout='constrained')
         panels = figure.subplots(2, 2)
         saturation, version, rate, age = panels.flat
-        _lines(saturation, learner, {'saturated_fraction': ('', RED)}, scale=100.0)
+        draw_lines(saturation, learner, {'saturated_fraction': ('', RED)}, scale=100.0)
         saturation.set_title('Saturated actions of a batch [%]')
         _share_limits(saturation)
-        _lines(version, learner, {'policy_version': ('', BLUE)}, x='transitions',
+        draw_lines(version, learner, {'policy_version': ('', BLUE)}, x='transitions',
                smooth=False)
         version.set_title('Newest policy version')
-        _lines(rate, learner, {'updates_per_second': ('', GREEN)}, x='wall_time')
+        draw_lines(rate, learner, {'updates_per_second': ('', GREEN)}, x='wall_time')
         rate.set_title('Updates per second')
         aged = [{'wall_time': when, 'age': since} for when, since in _policy_age(learner)]
-        _lines(age, aged, {'age': ('', PURPLE)}, x='wall_time', smooth=False)
+        draw_lines(age, aged, {'age': ('', PURPLE)}, x='wall_time', smooth=False)
         age.set_title('Age of the newest policy [s]')
         for panel, label in ((saturation, 'updates'), (version, 'transitions'),
                              (rate, 'wall time [s]'), (age, 'wall time [s]')):
             panel.set_xlabel(label)
-            _count_axis(panel)
+            count_axis(panel)
         for panel in (rate, age):
             panel.set_ylim(bottom=0)
         return _save(figure, run, 'policy')
@@ -307,7 +307,7 @@ def _episode_curve(axes: Axes, episodes: Records, key: str, title: str, scale: f
               if (x := number(record, 'transitions')) is not None
               and (y := number(record, key)) is not None and math.isfinite(y)]
     if not points:
-        _no_data(axes)
+        no_data(axes)
         return
     for result in dict.fromkeys(point[2] for point in points):
         colour, marker, _ = ENDINGS.get(result, (GREY, '.', ''))
@@ -318,7 +318,7 @@ def _episode_curve(axes: Axes, episodes: Records, key: str, title: str, scale: f
               color=BLUE, linewidth=2.4, zorder=3)
 
 
-def _lines(axes: Axes, records: Records, series: Mapping[str, tuple[str, str]], *,
+def draw_lines(axes: Axes, records: Records, series: Mapping[str, tuple[str, str]], *,
            x: str = 'updates', scale: float = 1.0, smooth: bool = True, log: bool = False,
            bands: Mapping[str, str] | None = None) -> None:
     """Draw series {key: (label, colour)} with their running mean, `bands` {key: key of std}."""
@@ -347,7 +347,7 @@ def _lines(axes: Axes, records: Records, series: Mapping[str, tuple[str, str]], 
             axes.fill_between(at_x, points - spread, points + spread, color=colour, alpha=0.09,
                               linewidth=0)
     if smallest == math.inf:
-        _no_data(axes)
+        no_data(axes)
         return
     if log and smallest > 0:
         axes.set_yscale('log')
@@ -439,11 +439,11 @@ def _empty_figure(title: str) -> Figure:
     figure = Figure(figsize=(9.5, 3), layout='constrained')
     axes = figure.subplots()
     axes.set_title(title)
-    _no_data(axes)
+    no_data(axes)
     return figure
 
 
-def _no_data(axes: Axes) -> None:
+def no_data(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, 'no data yet', transform=axes.transAxes, ha='center', va='center',
@@ -454,7 +454,7 @@ def _share_limits(axes: Axes) -> None:
     axes.set_ylim(-2, max(10.0, 1.1 * axes.get_ylim()[1]))
 
 
-def _count_axis(axes: Axes) -> None:
+def count_axis(axes: Axes) -> None:
     if axes.get_xticks().size:
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.0f}'))

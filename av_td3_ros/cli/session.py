@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from av_td3_ros.ros import shared_memory
 from av_td3_ros.ros.graph import NodeSpec
 from av_td3_ros.ros.runtime import PARENT, allocator_environment, ros_environment
 
@@ -49,6 +50,7 @@ class Session:
 
     def __enter__(self) -> Session:
         """Start every node; end those that started when one cannot."""
+        shared_memory.sweep()  # a full /dev/shm would keep all of them from talking
         try:
             for spec in self._nodes:
                 self._start(spec)

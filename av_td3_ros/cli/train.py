@@ -22,18 +22,25 @@ from av_td3_ros.cli.session import Session
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
 from av_td3_ros.ros.runtime import DomainLease
+from av_td3_ros.td3 import PRESETS, load_checkpoint
 
 VEHICLE = 'ego_vehicle'
 PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
+LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
 TRAINING_MAP, EVALUATION_MAP = 'winding', 'loop'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
-STATUS_TOPIC = '/learner/status'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--steps', type=int, default=8000, metavar='N',
-                        help='transitions to collect (default %(default)s)')
+                        help='transitions to collect (default %(default)s); 0 with '
+                             '--from-bags: learn from the bags only')
+    parser.add_argument('--from-bags', nargs='+', default=[], metavar='BAG',
+                        help='recorded bags, such as RUN/bag, to learn from before driving')
+    parser.add_argument('--demonstrations', nargs='+', default=[], metavar='BAG',
+                        help='recorded bags of human driving: kept apart and drawn for half of '
+                             'each batch (human.share)')
     parser.add_argument('--seed', type=int, default=0, metavar='N',
                         help='seed of weights, exploration, episodes and looks')
     parser.add_argument('--run', type=Path, metavar='DIR',
@@ -48,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--eval-episodes', type=int, default=10, metavar='N',
                         help='evaluation episodes of each driver; 0: no evaluation '
                              '(default %(default)s)')
+    parser.add_argument('--preset', choices=list(PRESETS), metavar='NAME',
+                        help=f'recipe for learning: {" or ".join(PRESETS)} (default: what '
+                             'config/learner_node.yaml says, which is the recipe default)')
     parser.add_argument('--config', action='append', default=[], metavar='KEY=VALUE',
                         help='any setting, e.g. td3.gamma=0.9 or learner_node.threads=2; '
                              '`av-td3 config` lists them; may be given again and again')
@@ -59,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
     """Train, evaluate, report; return the exit status."""
     nodes = session_nodes(options.profile, VEHICLE, learning=True)
     simulated = any(spec.name == 'simulator_node' for spec in nodes)
-    config = _configured(options, simulated)
+    if not options.steps:
+        nodes = [spec for spec in nodes if spec.name == 'learner_node']
+    config = configured(options, simulated)
     domain, lease = _domain(simulated)
     folder = new_run_folder(options.run)
     config = config.writing_to(folder)
@@ -104,29 +116,45 @@ def _domain(simulated: bool) -> tuple[int, DomainLease | None]:
     return domain, lease
 
 
-def _configured(options: argparse.Namespace, simulated: bool) -> Config:
+def configured(options: argparse.Namespace, simulated: bool) -> Config:
     """Return the settings of all nodes; raise ValueError for what cannot be."""
-    if options.steps < 1:
-        raise ValueError(f'--steps {options.steps}: give 1 or more')
+    bags = {key: [str(path.resolve()) for path in map(Path, given)] for key, given in (
+        ('bags', options.from_bags), ('demonstration_bags', options.demonstrations))}
+    if options.steps < (0 if any(bags.values()) else 1):
+        raise ValueError(f'--steps {options.steps}: give 1 or more, or 0 with --from-bags')
     if options.eval_episodes < 0:
         raise ValueError(f'--eval-episodes {options.eval_episodes}: give 0 or more')
+    for bag in (*bags['bags'], *bags['demonstration_bags']):
+        if not (Path(bag) / 'metadata.yaml').is_file():
+            raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
+                             'bag, such as RUN/bag')
     if simulated:
         map_file(options.eval_map or EVALUATION_MAP)
     elif options.map or options.eval_map:
         raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the map '
                          'there, and leave --map and --eval-map out')
-    config = Config.shipped().for_training(
+    config = Config.shipped()
+    if options.preset is not None:
+        config = config.with_preset(options.preset)
+    config = config.for_training(
         options.profile, VEHICLE, map_name=(options.map or TRAINING_MAP) if simulated else None,
-        seed=options.seed, steps=options.steps).with_options(options.config)
-    if config.settings['learner_node'].resume:  # what comes is no beginner's driving
+        seed=options.seed, steps=options.steps).with_values(
+        {'learner_node': {**{key: given for key, given in bags.items() if given},
+                          'offline': not options.steps}})
+    learner = config.with_options(options.config).settings['learner_node']
+    if learner.resume:
+        load_checkpoint(learner.resume)  # says why when it cannot be
+    if learner.resume or learner.bags or learner.demonstration_bags:
+        # What comes is no beginner's driving.
         config = config.with_values({'policy_node': {'exploration.warmup_steps': 0}})
-    return config
+    return config.with_options(options.config)
 
 
 def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,
            domain: int, interrupt: _Interrupt) -> Path:
     """Run the training session until the learner has finished; return its last checkpoint."""
     view.phase('training')
+    loads = bool(options.from_bags or options.demonstrations)
     newest: dict[str, Any] = {}
     changed_at = [time.monotonic()]
 
@@ -134,20 +162,23 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
         if (record['transitions'], record['updates']) != (newest.get('transitions'),
                                                           newest.get('updates')):
             changed_at[0] = time.monotonic()
+        view.target = record['transitions_wanted']
         newest.update(record)
         view.learner(record)
 
     monitor = Monitor('session', domain)
-    monitor.on_status(STATUS_TOPIC, hear)
-    monitor.on_episode('/learner/episode_summary', view.episode)
+    learner = next(one for one in nodes if one.name == 'learner_node')
+    monitor.on_status(learner.topic('~/output/status'), hear)
+    monitor.on_episode(learner.topic('~/input/episode_summary'), view.episode)
     with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs',
                           _log_level(options)) as session:
         while not newest.get('finished'):
             interrupt.check()
             session.check()
             view.nodes(session.states())
-            if time.monotonic() - changed_at[0] > PATIENCE:
-                raise TimeoutError(f'nothing was learned for {PATIENCE:g} s: see '
+            patience = LOADING if loads and not newest else PATIENCE
+            if time.monotonic() - changed_at[0] > patience:
+                raise TimeoutError(f'nothing was learned for {patience:g} s: see '
                                    f'{folder / "logs"}')
             time.sleep(0.1)
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '

@@ -1,6 +1,7 @@
 """The configuration of a session: shipped, changed by options, written and read back."""
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from av_td3_ros.cli.config import SETTINGS, Config, described_file, read_node_file
 from av_td3_ros.paths import config_directory
 from av_td3_ros.settings import described_fields, flatten
+from av_td3_ros.td3 import PRESETS
 
 
 @pytest.mark.parametrize('node', SETTINGS)
@@ -127,3 +129,20 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> 
 def test_an_unknown_node_is_named() -> None:
     with pytest.raises(ValueError, match="unknown node 'lidar_node', known: simulator_node"):
         Config({'lidar_node': {}})
+
+
+def test_a_preset_sets_the_recipe_on_both_sides_and_options_come_on_top() -> None:
+    config = Config.shipped().with_options(['network.frames=2', 'frame.count=2'])
+    paper = config.with_preset('paper').with_options(['td3.tau=0.1']).settings
+    algorithm, network = PRESETS['paper']
+    assert paper['learner_node'].td3 == dataclasses.replace(algorithm, tau=0.1)
+    for node in ('policy_node', 'learner_node'):
+        assert paper[node].network == dataclasses.replace(network, frames=2)
+    assert config.with_preset('default').values() == config.values()
+
+
+def test_an_empty_list_of_bags_survives_a_parameter_file(tmp_path: Path) -> None:
+    file = tmp_path / 'config.yaml'
+    Config.shipped().write(file, 'a test')
+    assert yaml.safe_load(file.read_text())['/**/learner_node']['ros__parameters']['bags'] == ['']
+    assert Config.read(file).settings['learner_node'].bags == ()

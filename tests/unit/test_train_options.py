@@ -1,0 +1,63 @@
+"""What the options of `av-td3 train` come to."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from av_td3_ros.cli import train
+from av_td3_ros.td3 import PRESETS
+
+
+def configured(*words: str) -> dict[str, object]:
+    """Return the settings of learner and policy, by dotted name."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    settings = train.configured(parser.parse_args(words), simulated=True).settings
+    learner, policy = settings['learner_node'], settings['policy_node']
+    return {'bags': learner.bags, 'shown': learner.demonstration_bags, 'td3': learner.td3,
+            'offline': learner.offline, 'total': learner.total_transitions,
+            'warmup': policy.exploration.warmup_steps, 'features': policy.network.features}
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> str:
+    """Return a folder that looks like a closed bag."""
+    (tmp_path / 'metadata.yaml').touch()
+    return str(tmp_path)
+
+
+def test_bags_replace_the_warm_up(bag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bag)
+    found = configured('--from-bags', '.', bag, '--steps', '100')
+    assert found['bags'] == (bag, bag)
+    assert (found['warmup'], found['offline'], found['total']) == (0, False, 100)
+    assert configured('--from-bags', bag, '--steps', '0')['offline'] is True
+
+
+def test_what_the_user_says_comes_last(bag: str) -> None:
+    found = configured('--from-bags', bag, '--preset', 'paper', '--config',
+                       'exploration.warmup_steps=500', '--config', 'td3.tau=0.5')
+    assert found['warmup'] == 500
+    assert found['td3'].tau == 0.5 and found['td3'].gamma == PRESETS['paper'][0].gamma
+    assert found['features'] == PRESETS['paper'][1].features
+
+
+def test_demonstrations_replace_the_warm_up_too(bag: str) -> None:
+    found = configured('--demonstrations', bag)
+    assert (found['shown'], found['bags'], found['warmup']) == ((bag,), (), 0)
+    assert configured()['warmup'] != 0
+
+
+def test_what_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'no metadata\.yaml there; name the folder of a closed'):
+        configured('--from-bags', str(tmp_path))
+    with pytest.raises(ValueError, match='no checkpoint here'):
+        configured('--config', f'resume={tmp_path}')
+
+
+@pytest.mark.parametrize('words', [('--steps', '-1'), ('--steps', '0')])
+def test_nothing_to_learn_from_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match='give 1 or more, or 0 with --from-bags'):
+        configured(*words)
