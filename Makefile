@@ -35,7 +35,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-bench: setup  ## Run every benchmark; results in benchmarks/results
+bench: setup $(STAMPS)/bench  ## Run every benchmark (about an hour); results in benchmarks/results
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what setup built (runs stay)
@@ -62,6 +62,11 @@ $(STAMPS)/messages: $(STAMPS)/underlay $(MESSAGES)
 		colcon --log-base $(VENV)/log build --base-paths ros2_ws/src --merge-install \
 		--packages-select av_td3_msgs carla_msgs ackermann_msgs \
 		--build-base $(VENV)/build --install-base $(VENV) --cmake-args -DBUILD_TESTING=OFF
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/requirements requirements/bench.txt
+	$(STEP) 'installing what the benchmarks compare with' $(BIN)/python -m pip install \
+		--disable-pip-version-check --retries 2 --no-deps -r requirements/bench.txt
 	@touch $@
 
 $(STAMPS)/project: $(STAMPS)/messages pyproject.toml

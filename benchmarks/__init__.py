@@ -1,0 +1,40 @@
+"""What every benchmark does at its end."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> str:
+    """Say what this runs on: processor, cores, GPU where torch sees one."""
+    import torch
+
+    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    said = dict(line.split(':', 1) for line in lines if ':' in line)
+    about = {key.strip(): value.strip() for key, value in said.items()}
+    names = [about.get('model name', platform.machine()),
+             f'family {about.get("cpu family", "?")} model {about.get("model", "?")}',
+             f'{os.cpu_count()} cores']
+    if torch.cuda.is_available():
+        names.append(torch.cuda.get_device_name())
+    return ', '.join(names)
+
+
+def conclude(name: str, claims: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]],
+             file: Path | None) -> int:
+    """Print which claims hold, write everything to `file` as JSON, return the exit status."""
+    for claim in claims:
+        print(f'{"holds" if claim["holds"] else "FAILS"}: {claim["name"]}: {claim["value"]} '
+              f'{claim["unit"]} (goal {claim["goal"]})')
+    if file is not None:
+        file.write_text(json.dumps({
+            'benchmark': name,
+            'machine': machine(),
+            'command': ' '.join([f'python -m benchmarks.{name}', *sys.argv[1:]]),
+            'claims': claims, 'table': table}, indent=2) + '\n', encoding='utf-8')
+    return 0 if all(claim['holds'] for claim in claims) else 1

@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -18,6 +15,7 @@ from av_td3_ros.simulator.camera import Camera, CameraSettings, Vehicles
 from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.traffic import TrafficSettings
 from av_td3_ros.simulator.world import World, WorldSettings
+from benchmarks import conclude
 
 GOAL_FRAMES_PER_SECOND = 400.0
 GOAL_TICK_MS = 3.5
@@ -71,8 +69,8 @@ def tick_row(world: World, ticks: int) -> float:
     return 1e3 * float(np.median(times))
 
 
-def measure(frames: int) -> dict[str, Any]:
-    """Return the table and the claims; every row is the best of interleaved rounds of medians."""
+def measure(frames: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the claims and the table; every row is the best of interleaved rounds of medians."""
     cv2.setNumThreads(1)
     worlds = {(name, look): World(WorldSettings(
         map=name, traffic=TrafficSettings(count=VEHICLES),
@@ -92,10 +90,7 @@ def measure(frames: int) -> dict[str, Any]:
          'holds': slowest >= GOAL_FRAMES_PER_SECOND},
         {'name': f'World.tick with {VEHICLES} vehicles, slowest world', 'value': tick,
          'unit': 'ms', 'goal': GOAL_TICK_MS, 'holds': tick <= GOAL_TICK_MS}]
-    return {'benchmark': 'camera',
-            'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores',
-            'command': ' '.join(['python -m benchmarks.camera', *sys.argv[1:]]),
-            'claims': claims, 'table': table}
+    return claims, table
 
 
 def main() -> int:
@@ -104,17 +99,12 @@ def main() -> int:
     parser.add_argument('--frames', type=int, default=300, help='frames in every row and round')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()
-    result = measure(options.frames)
+    claims, table = measure(options.frames)
     print(f'{"map":10}{"world":12}{"frame ms":>10}{"frames/s":>10}{"tick ms":>10}')
-    for row in result['table']:
+    for row in table:
         print(f'{row["map"]:10}{row["world"]:12}{row["frame_ms"]:10.2f}'
               f'{row["frames_per_second"]:10.0f}{row["tick_ms"]:10.2f}')
-    for claim in result['claims']:
-        print(f'{"holds" if claim["holds"] else "FAILS"}: {claim["name"]}: {claim["value"]} '
-              f'{claim["unit"]} (goal {claim["goal"]})')
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-    return 0 if all(claim['holds'] for claim in result['claims']) else 1
+    return conclude('camera', claims, table, options.json)
 
 
 if __name__ == '__main__':

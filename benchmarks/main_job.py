@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks import conclude
 
 GOAL_SUCCESS = 0.8
 GOAL_MINUTES = 15.0
@@ -55,15 +55,7 @@ def main() -> int:
     for row in table:
         print(f'{row["seed"]:4} {row["driver"]:10}' + ''.join(
             f'{row[name]:18.2f}' if name in row else f'{"-":>18}' for name in METRICS))
-    for claim in claims:
-        print(f'{"holds" if claim["holds"] else "FAILS"}: {claim["name"]}: {claim["value"]} '
-              f'{claim["unit"]} (goal {claim["goal"]})')
-    if options.json is not None:
-        options.json.write_text(json.dumps({
-            'benchmark': 'main_job', 'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-            'command': ' '.join(['python -m benchmarks.main_job', *sys.argv[1:]]),
-            'claims': claims, 'table': table}, indent=2) + '\n', encoding='utf-8')
-    return 0 if all(claim['holds'] for claim in claims) else 1
+    return conclude('main_job', claims, table, options.json)
 
 
 if __name__ == '__main__':
