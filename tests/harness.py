@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import NodeSpec, session_nodes
-from av_td3_ros.ros.runtime import make_executor, spin
+from av_td3_ros.ros.runtime import leave, make_executor, spin
 
 T = TypeVar('T')
 VEHICLE = 'ego_vehicle'
@@ -127,8 +127,7 @@ class Peer:
         """Leave the graph."""
         self._context.try_shutdown()
         self._thread.join(TIMEOUT)
-        self._executor.remove_node(self.node)
-        self.node.destroy_node()
+        leave(self._executor, self.node)
 
 
 class Log:
@@ -166,7 +165,7 @@ class Running:
 
     def _work(self) -> None:
         try:
-            spin(self._executor, self.node.context, self._told)
+            spin(self._executor, self.node.context, self._told.is_set)
         except BaseException as error:
             self._errors.append(error)
 
@@ -198,9 +197,7 @@ class Running:
         if self._thread.ident is not None:
             self._thread.join(TIMEOUT)
         self.node.close()
-        self._executor.remove_node(self.node)  # or it would keep the node's ends alive
-        self._executor.shutdown()
-        self.node.destroy_node()
+        leave(self._executor, self.node)
         rclpy.try_shutdown()
         if self._errors:
             raise self._errors[0]

@@ -27,7 +27,8 @@ from av_td3_ros.td3 import load_checkpoint
 AV_TD3 = Path(sys.executable).with_name('av-td3')
 STEPS = 300
 START_AFTER = 100
-SMALL = ('limiter.start_after=100', 'limiter.updates_per_transition=0.5',
+# A slack below publish_every: the world waits for each policy, however slow the machine is.
+SMALL = ('limiter.start_after=100', 'limiter.updates_per_transition=0.5', 'limiter.slack=8',
          'exploration.warmup_steps=100', 'publish_every=20', 'td3.batch_size=16',
          'network.features=32', 'world.camera.width=96', 'world.camera.height=72',
          'episodes.min_length=40', 'episodes.max_length=60',
@@ -113,6 +114,36 @@ def test_a_session_ends_by_itself_with_the_report(finished: Training) -> None:
     assert str(finished.run / 'report.html') in said
     assert all(driver in said for driver in ('untrained', 'learned', 'pursuit'))
     assert not finished.nodes()
+
+
+def test_a_run_learns_from_the_bag_of_another_one(finished: Training, ros: None,
+                                                  tmp_path: Path) -> None:
+    training = Training(tmp_path, '--steps', '0', '--from-bags', str(finished.run / 'bag'),
+                        '--eval-episodes', '0')
+    try:
+        said = training.ended(STARTING)
+        assert training.process.wait() == 0, said
+        assert {path.name for path in (training.run / 'logs').iterdir()} == {'learner_node.log'}
+        first, *_, last = learner_lines(training.run)
+        driven = sum(not one.is_last for one in read_transitions(finished.run / 'bag'))
+        assert first['transitions'] == last['transitions'] == driven
+        assert last['updates'] == (driven - 1) // 2 and last['finished']
+        assert load_checkpoint(training.run / 'checkpoints').updates == last['updates']
+    finally:
+        training.clear()
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (('--steps', '0'), 'give 1 or more, or 0 with --from-bags'),
+    (('--from-bags', '/nowhere/bag'), '/nowhere/bag')])
+def test_bags_that_are_not_there_are_named(ros: None, tmp_path: Path, options: tuple[str, ...],
+                                           words: str) -> None:
+    training = Training(tmp_path, *options)
+    try:
+        assert words in training.ended(STARTING)
+        assert training.process.wait() == 1
+    finally:
+        training.clear()
 
 
 def test_the_run_folder_is_complete(finished: Training) -> None:
