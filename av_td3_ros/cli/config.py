@@ -97,7 +97,7 @@ class Config:
         shape = {f'network.{key}': value for key, value in to_ros(network).items()
                  if key not in ('frames', 'frame_size', 'state_size')}
         return self.with_values({
-            'policy_node': shape,
+            'policy_node': {**shape, 'exploration.vector_dropout': algorithm.vector_dropout},
             'learner_node': {**shape, **{f'td3.{key}': value
                                          for key, value in to_ros(algorithm).items()}}})
 

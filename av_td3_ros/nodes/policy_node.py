@@ -12,6 +12,7 @@ from av_td3_msgs.msg import Action, Observation
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from rclpy.node import Node
 
+from av_td3_ros.driving.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
@@ -35,6 +36,8 @@ class PolicySettings:
     seed: int = setting(0, 'seed of exploration and of an untrained network', minimum=0,
                         maximum=2**31 - 1)
     threads: int = setting(1, 'threads of one inference', minimum=1, maximum=64)
+    mask: str = setting(NO_MASK, 'what is hidden from the actor: image blackens the frames, '
+                        'vector zeroes the state vector but the speed', choices=MASKS, live=True)
     network: NetworkSettings = group(NetworkSettings, 'shape of the actor, as the learner has it')
     exploration: ExplorationSettings = group(ExplorationSettings, 'noise while training')
     pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
@@ -125,7 +128,8 @@ class PolicyNode(Node):
             return self._exploration.act(self._steps, None)
         if s.training and self._steps <= s.exploration.warmup_steps:
             return self._exploration.act(self._steps - 1, None)
-        greedy = self._actor.act(self._frames(message), state)
+        mask = VECTOR if s.training and self._exploration.hides_vector else s.mask
+        greedy = self._actor.act(*hide(mask, self._frames(message), state))
         if not s.training:
             return greedy, False
         return self._exploration.act(self._steps - 1, greedy)

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from av_td3_ros.driving.mask import SPEED_NUMBERS
 from av_td3_ros.settings import check, setting
-from av_td3_ros.td3.augmentation import random_shift
-from av_td3_ros.td3.capture import CapturedUpdate, Measured, Outcome
+from av_td3_ros.td3.augmentation import drop_vector, random_shift
+from av_td3_ros.td3.capture import CapturedUpdate, Measured, Outcome, Prepared
 from av_td3_ros.td3.networks import Actor, Critic, NetworkSettings
 from av_td3_ros.td3.optimizer import ClippedAdam
 from av_td3_ros.td3.replay import Batch
@@ -53,6 +54,10 @@ class TD3Settings:
                                             minimum=0.0, maximum=100.0)
     random_shift: int = setting(0, 'shift each stack of a batch by up to so many pixels (Yarats '
                                 'et al. 2021); 0: off', minimum=0, maximum=32)
+    vector_dropout: float = setting(0.5, 'share of a batch in which the actor is shown the state '
+                                    'vector zeroed but for the speed, so that it learns to drive '
+                                    'by the camera; the critics see it always (Pinto et al. 2017)',
+                                    minimum=0.0, maximum=1.0)
     precision: str = setting('auto', 'arithmetic of the CNNs: bfloat16 and float32 keep float32 '
                              'weights, float64 is double precision throughout; auto: bfloat16 '
                              'where the processor has it', choices=('auto', *PRECISIONS))
@@ -64,7 +69,7 @@ PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
     'default': (TD3Settings(), NetworkSettings()),
     'paper': (TD3Settings(gamma=0.99, n_step=1, tau=0.005, batch_size=256, learning_rate=3e-4,
                           cnn_learning_rate=1e-4, scale_policy_loss=False,
-                          pre_activation_penalty=0.0),
+                          pre_activation_penalty=0.0, vector_dropout=0.0),
               NetworkSettings(features=512, feature_scale=1.0, layer_norm=False,
                               feature_activation='relu', last_layer_scale=1.0)),
 }
@@ -158,13 +163,13 @@ class TD3:
             self._of_actor = of_actor if delayed else self._of_actor
         return Metrics(self._of_critics, self._of_actor)
 
-    def _update_critics(self, batch: Batch, noise: Tensor) -> Outcome:
+    def _update_critics(self, batch: Prepared, noise: Tensor) -> Outcome:
         s = self.settings
 
         # Smooth the target policy with clipped noise; the smaller of the two target critics.
         with torch.no_grad():
             noise = (noise * s.policy_noise).clamp(-s.noise_clip, s.noise_clip)
-            next_action = self.actor_target(batch.next_frames, batch.next_state) + noise
+            next_action = self.actor_target(batch.next_frames, batch.next_shown_state) + noise
             next_q1, next_q2 = self.critic_target(batch.next_frames, batch.next_state,
                                                   next_action.clamp(-1.0, 1.0))
             target_q = batch.reward + batch.discount * torch.minimum(next_q1, next_q2)
@@ -175,14 +180,14 @@ class TD3:
         finite = self.critic_optimizer.step(critic_loss)
         return finite, self._measure_critic(q1, q2, target_q, critic_loss), Measured.nothing()
 
-    def _update_all(self, batch: Batch, noise: Tensor) -> Outcome:
+    def _update_all(self, batch: Prepared, noise: Tensor) -> Outcome:
         s = self.settings
         finite, of_critics, _ = self._update_critics(batch, noise)
 
         # Delayed: update the actor by the deterministic policy gradient, ...
         with torch.no_grad():
             features = self.critic.features(batch.frames)
-        pre_activation = self.actor.pre_activation(batch.frames, batch.state)
+        pre_activation = self.actor.pre_activation(batch.frames, batch.shown_state)
         action = torch.tanh(pre_activation)
         q_policy = self.critic.q1(features, batch.state, action)
         scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
@@ -196,7 +201,7 @@ class TD3:
         polyak_update(self.critic, self.critic_target, tau)
         return finite, of_critics, self._measure_actor(q_policy, action, actor_loss)
 
-    def _prepare(self, batch: Batch) -> Batch:
+    def _prepare(self, batch: Batch) -> Prepared:
         """Move a batch to the device; frames are cast once for all networks that see them."""
         frames, next_frames = batch.frames.to(self.device), batch.next_frames.to(self.device)
         if self.settings.random_shift:
@@ -205,8 +210,12 @@ class TD3:
         numbers = (t.to(self.device, self.weight_type) for t in
                    (batch.state, batch.action, batch.reward, batch.next_state, batch.discount))
         state, action, reward, next_state, discount = numbers
-        return Batch(frames.to(self.compute_type), state, action, reward,
-                     next_frames.to(self.compute_type), next_state, discount)
+        shown = state, next_state
+        if self.settings.vector_dropout and self.network.state_size:
+            shown = drop_vector(state, next_state, self.settings.vector_dropout, SPEED_NUMBERS,
+                                self.generator)
+        return Prepared(frames.to(self.compute_type), state, action, reward,
+                        next_frames.to(self.compute_type), next_state, discount, *shown)
 
     def _randn_like(self, tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=self.generator, dtype=tensor.dtype,

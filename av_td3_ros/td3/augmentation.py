@@ -1,4 +1,4 @@
-"""Image augmentation for learning from pixels."""
+"""What changes a batch so that more can be learned from it."""
 from __future__ import annotations
 
 import torch
@@ -19,3 +19,16 @@ def random_shift(frames: Tensor, pixels: int, generator: torch.Generator) -> Ten
     stacks = torch.arange(count, device=frames.device)[:, None, None]
     channels_last = frames.permute(0, 2, 3, 1)
     return channels_last[stacks, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def drop_vector(state: Tensor, next_state: Tensor, share: float, kept: int,
+                generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """
+    Zero all but the first `kept` numbers of a share of the states (B, S), drawn at random.
+
+    A state and the one that follows it lose them together, as in an episode driven so.
+    """
+    drawn = torch.rand(len(state), 1, generator=generator, device=state.device)
+    factor = (drawn >= share).to(state.dtype).expand_as(state).clone()
+    factor[:, :kept] = 1.0
+    return state * factor, next_state * factor

@@ -3,14 +3,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from av_td3_ros.td3.replay import Batch
-
 WARM_UP = 3
 """Updates made kernel by kernel before one is captured: they choose algorithms and allocate."""
+
+
+class Prepared(NamedTuple):
+    """
+    Hold a batch on the device, and what the actor is shown of its states.
+
+    Frames are in the type of the CNNs' arithmetic; the rest is as in Batch.
+    """
+
+    frames: Tensor
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_frames: Tensor
+    next_state: Tensor
+    discount: Tensor
+    shown_state: Tensor
+    next_shown_state: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +64,7 @@ class CapturedUpdate:
     `update` must ask nothing of the host and have tensors of the same shapes at every call.
     """
 
-    def __init__(self, update: Callable[[Batch, Tensor], Outcome], captures: bool) -> None:
+    def __init__(self, update: Callable[[Prepared, Tensor], Outcome], captures: bool) -> None:
         self._update = update
         self._captures = captures
         self._calls = 0
@@ -55,7 +72,7 @@ class CapturedUpdate:
         self._inputs: list[Tensor] = []
         self._outcome: Outcome | None = None
 
-    def __call__(self, batch: Batch, noise: Tensor) -> Outcome:
+    def __call__(self, batch: Prepared, noise: Tensor) -> Outcome:
         """Return the outcome; its tensors are the caller's to keep."""
         self._calls += 1
         if not self._captures or self._calls <= WARM_UP:
@@ -69,10 +86,10 @@ class CapturedUpdate:
         finite, of_critics, of_actor = self._outcome
         return finite, of_critics.clone(), of_actor.clone()
 
-    def _capture(self, batch: Batch, noise: Tensor) -> None:
+    def _capture(self, batch: Prepared, noise: Tensor) -> None:
         self._inputs = [tensor.clone() for tensor in (*batch, noise)]
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.cuda.graph(graph, capture_error_mode='thread_local'):
-            self._outcome = self._update(Batch(*self._inputs[:-1]), self._inputs[-1])
+            self._outcome = self._update(Prepared(*self._inputs[:-1]), self._inputs[-1])
         self._graph = graph

@@ -31,6 +31,9 @@ class ExplorationSettings:
     noise_correlation: float = setting(0.0, 'how much of the noise is left a step later; 0: '
                                        'independent noise as in the paper', minimum=0.0,
                                        maximum=0.999)
+    vector_dropout: float = setting(0.5, 'share of the training episodes that are driven with the '
+                                    'state vector hidden but for the speed', minimum=0.0,
+                                    maximum=1.0, live=True)
 
 
 class Exploration:
@@ -38,7 +41,8 @@ class Exploration:
     Choose training actions; all randomness comes from `seed`.
 
     Both kinds of noise are first-order autoregressive (Ornstein-Uhlenbeck in discrete time) with
-    the given standard deviation at every step.
+    the given standard deviation at every step. `hides_vector` holds for the episodes that are
+    driven by the camera.
     """
 
     def __init__(self, settings: ExplorationSettings, seed: int) -> None:
@@ -47,7 +51,8 @@ class Exploration:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the noise of the step before, at an episode's start."""
+        """Forget the noise of the step before and draw what is hidden, at an episode's start."""
+        self.hides_vector = bool(self._random.random() < self.settings.vector_dropout)
         self._warmup = self._random.standard_normal(ACTION_SIZE)
         self._noise = self._random.standard_normal(ACTION_SIZE)
 

@@ -225,6 +225,32 @@ def test_noise_can_be_turned_down_while_it_drives(peer: Peer, connect: Callable[
     assert not peer.set_parameter(node, 'driver', 'pursuit').successful
 
 
+@pytest.mark.parametrize('mask', ['nothing', 'image', 'vector'])
+def test_what_is_masked_does_not_reach_the_actor(connect: Callable[..., Road], mask: str) -> None:
+    road = connect({'mask': mask})
+    by_speed = np.array([STATE[0], *np.zeros(8)], np.float32)
+    seen = values(road.drive())
+    without_image, by_the_camera = (values(road.drive(*one)) for one in (
+        (STATE, np.zeros_like(FRAMES)), (by_speed, FRAMES)))
+    assert (seen == without_image) == (mask == 'image')
+    assert (seen == by_the_camera) == (mask == 'vector')
+
+
+def test_training_hides_the_vector_in_whole_episodes(connect: Callable[..., Road]) -> None:
+    road = connect({'training': True, 'exploration.warmup_steps': 0, 'exploration.noise': 0.0,
+                    'exploration.vector_dropout': 0.5})
+    by_speed = np.array([STATE[0], *np.zeros(8)], np.float32)
+
+    def blind(first: bool) -> bool:
+        step = road.show(STATE, is_first=first)
+        seen = road.actions.next(lambda one: one.step == step)
+        return values(seen) == values(road.drive(by_speed))
+
+    episodes = [[blind(first) for first in (True, False, False)] for _ in range(30)]
+    assert all(len(set(steps)) == 1 for steps in episodes)
+    assert {steps[0] for steps in episodes} == {True, False}
+
+
 def test_the_pursuit_driver_drives_without_a_network(connect: Callable[..., Road]) -> None:
     road = connect({'driver': 'pursuit', 'pursuit.target_speed': 7.0})
     driver = PursuitDriver(PursuitSettings(target_speed=7.0))

@@ -134,9 +134,14 @@ class Reference:
         state, action, reward, next_state, discount = (
             t.double() for t in (batch.state, batch.action, batch.reward, batch.next_state,
                                  batch.discount))
+        hidden = torch.zeros(len(state), 1)
+        if s.vector_dropout and self.n.state_size:
+            hidden = (torch.rand(len(state), 1, generator=self.noise) < s.vector_dropout).double()
+        shown, next_shown = (torch.cat((x[:, :1], x[:, 1:] * (1 - hidden)), 1)
+                             for x in (state, next_state))
         epsilon = torch.randn(action.shape, generator=self.noise, dtype=torch.float64)
         epsilon = torch.clip(s.policy_noise * epsilon, -s.noise_clip, s.noise_clip)
-        proposed = torch.tanh(self.policy(self.targets['actor'], batch.next_frames, next_state))
+        proposed = torch.tanh(self.policy(self.targets['actor'], batch.next_frames, next_shown))
         proposed = torch.clip(proposed + epsilon, -1, 1)
         seen = self.image_features(self.targets['critic'], batch.next_frames)
         values = [self.value(self.targets['critic'], head, seen, next_state, proposed)
@@ -153,7 +158,7 @@ class Reference:
         if self.steps['critic'] % s.policy_freq:
             return
         leaves = {name: p.requires_grad_() for name, p in self.weights['actor'].items()}
-        before_tanh = self.policy(leaves, batch.frames, state)
+        before_tanh = self.policy(leaves, batch.frames, shown)
         critic = self.weights['critic']
         q = self.value(critic, 'head1', self.image_features(critic, batch.frames), state,
                        torch.tanh(before_tanh))
@@ -256,7 +261,8 @@ def _setting(**changes: object) -> Callable[[TD3], None]:
 @pytest.mark.parametrize('broken', [
     _without_double_q, _critic_on_the_actors_features, _features_not_held_constant,
     _no_actor_target_cnn, _no_critic_target_cnn, _unclipped_cnn,
-    _setting(policy_noise=0.0), _setting(noise_clip=2.0), _setting(policy_freq=1),
+    _setting(policy_noise=0.0), _setting(vector_dropout=0.0), _setting(vector_dropout=0.9),
+    _setting(noise_clip=2.0), _setting(policy_freq=1),
     _setting(tau=1.0), _setting(gamma=1.0), _setting(n_step=1), _setting(scale_policy_loss=False),
     _setting(pre_activation_penalty=0.0)])
 def test_an_update_broken_on_purpose_is_noticed(broken: Callable[[TD3], None]) -> None:
