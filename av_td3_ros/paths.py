@@ -33,12 +33,15 @@ def map_file(name: str) -> Path:
     """
     Return the OpenDRIVE file of a shipped map's name, or the file that `name` itself names.
 
+    Maps in a folder are named with it: 'train/roads'.
+
     Raises FileNotFoundError that lists the shipped maps.
     """
-    shipped = config_directory() / 'maps' / f'{name}.xodr'
+    maps = config_directory() / 'maps'
     given = Path(name).expanduser()
-    for path in (shipped, given):
+    for path in (maps / f'{name}.xodr', given):
         if path.is_file():
             return path
-    known = sorted(path.stem for path in (config_directory() / 'maps').glob('*.xodr'))
+    known = sorted(path.relative_to(maps).with_suffix('').as_posix()
+                   for path in maps.rglob('*.xodr'))
     raise FileNotFoundError(f'map {name!r} is no file and not one of {", ".join(known)}')

@@ -137,18 +137,19 @@ def _runs(edge: FloatArray, markings: list[Marking]) -> list[MarkingStrip]:
 
 
 def _boxes(road_map: RoadMap, box_distance: float, rng: np.random.Generator) -> list[RoadsideBox]:
-    """Return boxes on the right of every lane outside junctions, clear of lanes and boxes."""
+    """Return boxes on both sides of every road outside junctions, clear of lanes and boxes."""
     if box_distance <= 0.0:
         return []
     half_lane = max(float(lane.widths.max()) for lane in road_map.lanes) / 2.0
     boxes: list[RoadsideBox] = []
     placed: list[tuple[float, float, float]] = []
-    for lane in road_map.lanes:
-        if lane.is_junction:
-            continue
+    sides = [(lane, -1.0) for lane in road_map.lanes if not lane.is_junction]
+    sides += [(lane, 1.0) for lane in road_map.lanes
+              if not lane.is_junction and _is_leftmost(road_map, lane)]
+    for lane, side in sides:
         at = float(rng.uniform(0.0, box_distance))
         while at < lane.length:
-            box = _random_box(lane, at, rng)
+            box = _random_box(lane, at, side, rng)
             reach = math.hypot(box.length, box.width) / 2.0
             off_road = road_map.distance_to_lanes(_outline(box)).min() > half_lane + CLEARANCE
             if off_road and all(math.hypot(box.x - x, box.y - y) > reach + other
@@ -159,8 +160,14 @@ def _boxes(road_map: RoadMap, box_distance: float, rng: np.random.Generator) -> 
     return boxes
 
 
-def _random_box(lane: Lane, at: float, rng: np.random.Generator) -> RoadsideBox:
-    """Return a box to the right of a lane, turned roughly along it."""
+def _is_leftmost(road_map: RoadMap, lane: Lane) -> bool:
+    """Say whether the road ends left of a lane: on a one-way road."""
+    return abs(lane.lane_id) == 1 and not road_map.has_lane(lane.road_id, lane.section_id,
+                                                            -lane.lane_id)
+
+
+def _random_box(lane: Lane, at: float, side: float, rng: np.random.Generator) -> RoadsideBox:
+    """Return a box to the right (side -1) or left (1) of a lane, turned roughly along it."""
     kind: RoadsideKind = ('post', 'tree', 'building')[int(rng.choice(3, p=(0.35, 0.4, 0.25)))]
     if kind == 'post':
         length = width = float(rng.uniform(0.15, 0.3))
@@ -173,8 +180,8 @@ def _random_box(lane: Lane, at: float, rng: np.random.Generator) -> RoadsideBox:
         height, gap = float(rng.uniform(3.0, 14.0)), float(rng.uniform(3.0, 15.0))
     pose = lane.pose_at(at)
     edge = float(np.interp(at, lane.distances, lane.widths)) / 2.0
-    aside = edge + gap + width / 2.0
-    return RoadsideBox(pose.x + aside * math.sin(pose.yaw), pose.y - aside * math.cos(pose.yaw),
+    aside = side * (edge + gap + width / 2.0)
+    return RoadsideBox(pose.x - aside * math.sin(pose.yaw), pose.y + aside * math.cos(pose.yaw),
                        pose.yaw + float(rng.normal(0.0, 0.1)), length, width, height, kind)
 
 

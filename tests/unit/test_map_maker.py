@@ -8,7 +8,14 @@ import pytest
 
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.simulator import map_maker
-from av_td3_ros.simulator.map_maker import Corner, MapMakerError, Piece
+from av_td3_ros.simulator.reference_line import (
+    Corner,
+    MapMakerError,
+    Piece,
+    largest_radius,
+    rounded_polyline,
+    tangent_length,
+)
 
 MAPS = Path(__file__).parents[2] / 'config' / 'maps'
 
@@ -38,7 +45,7 @@ def test_the_committed_maps_are_what_the_code_writes(tmp_path, capsys):
                                          (Corner(100, 0, 20), (120, -90)),
                                          (Corner(100, 0, 60), (200, 15))])
 def test_a_rounded_corner_is_smooth_and_arrives(corner, end):
-    pieces = map_maker.rounded_polyline((0, 0), [corner], end)
+    pieces = rounded_polyline((0, 0), [corner], end)
     assert [piece.length > 0 for piece in pieces] == [True] * 5
     assert max(abs(piece.end_curvature) for piece in pieces) == pytest.approx(1 / corner.radius)
     for piece, after in itertools.pairwise(pieces):
@@ -51,14 +58,14 @@ def test_a_rounded_corner_is_smooth_and_arrives(corner, end):
 
 def test_a_corner_without_spirals_would_take_its_radius_of_a_right_angle():
     # A right angle rounded by an arc alone takes exactly its radius; the spirals take more.
-    assert 30.0 < map_maker.tangent_length(30.0, math.pi / 2) < 45.0
-    room = map_maker.tangent_length(30.0, math.pi / 2)
-    assert map_maker.largest_radius(room, math.pi / 2) == pytest.approx(30.0, abs=0.011)
+    assert 30.0 < tangent_length(30.0, math.pi / 2) < 45.0
+    room = tangent_length(30.0, math.pi / 2)
+    assert largest_radius(room, math.pi / 2) == pytest.approx(30.0, abs=0.011)
 
 
 def test_radii_too_large_for_a_straight_are_refused_by_name():
     with pytest.raises(MapMakerError, match=r'too short for the radii.*smaller radii'):
-        map_maker.rounded_polyline((0, 0), [Corner(20, 0, 50)], (20, 20))
+        rounded_polyline((0, 0), [Corner(20, 0, 50)], (20, 20))
 
 
 def curve_radii(name: str) -> list[float]:

@@ -28,13 +28,16 @@ def test_an_installation_is_found_on_the_prefix_path(monkeypatch: pytest.MonkeyP
 
 def test_maps_are_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert paths.map_file('loop') == paths.config_directory() / 'maps' / 'loop.xodr'
+    assert paths.map_file('train/roads') == (
+        paths.config_directory() / 'maps' / 'train' / 'roads.xodr')
     own = tmp_path / 'mine.xodr'
     own.write_text('<OpenDRIVE/>')
     assert paths.map_file(str(own)) == own
 
 
 def test_an_unknown_map_is_named_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'atlantis'.*loop, town, winding"):
+    with pytest.raises(FileNotFoundError, match=(
+            r"'atlantis'.*loop, test/roads_a, .*, train/streets, winding")):
         paths.map_file('atlantis')
     with pytest.raises(FileNotFoundError):
         paths.map_file(str(tmp_path))  # a directory is no map
