@@ -1,4 +1,4 @@
-"""Bring together the image and the odometry that were measured at the same time."""
+"""Bring together what was measured at the same time: image, odometry, other vehicles."""
 from __future__ import annotations
 
 import collections
@@ -9,12 +9,13 @@ from av_td3_ros.settings import setting
 
 Image = TypeVar('Image')
 Odometry = TypeVar('Odometry')
+Others = TypeVar('Others')
 Item = TypeVar('Item')
 
 
 @dataclasses.dataclass(frozen=True)
 class PairingSettings:
-    """Say which image and odometry belong together, and how long one waits for the other."""
+    """Say which measurements belong together, and how long one waits for the other."""
 
     max_wait: float = setting(
         0.5, 'time in s of newer stamps after which an image without odometry is given up',
@@ -180,3 +181,74 @@ class StampPairer(Generic[Image, Odometry]):
             if not useless and len(self._odometry.waiting) <= self._depth:
                 break
             self._leave_odometry()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measurement(Generic[Image, Odometry, Others]):
+    """Hold an image, the odometry and the other vehicles (None: not measured) that go with it."""
+
+    image: Image
+    odometry: Odometry
+    others: Others | None
+
+
+class MeasurementPairer(Generic[Image, Odometry, Others]):
+    """
+    Pair images with odometry and, `with_others`, with the other vehicles of the same time.
+
+    Two pairers in a row: odometry goes on to the images once it has met the other vehicles. Thus
+    what a step is told of them belongs to its own stamp, whichever message comes first.
+    """
+
+    def __init__(self, settings: PairingSettings, with_others: bool) -> None:
+        self._images: StampPairer[Image, tuple[Odometry, Others | None]] = (
+            StampPairer.from_settings(settings))
+        self._others: StampPairer[Odometry, Others] | None = (
+            StampPairer.from_settings(settings) if with_others else None)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many images had no partner, and how many messages came late or stale."""
+        others = self._others
+        return {'images_missed': self._images.images_missed,
+                'images_late': self._images.late + (others.late if others else 0),
+                'images_stale': self._images.stale + (others.stale if others else 0)}
+
+    @property
+    def lonely_odometry(self) -> int:
+        """Return how much odometry was given up because no others of its stamp came."""
+        return 0 if self._others is None else self._others.images_missed
+
+    def add_image(self, stamp_ns: int, image: Image
+                  ) -> list[Measurement[Image, Odometry, Others]]:
+        """Take an image; return the measurements that are complete now, oldest first."""
+        return _measurements(self._images.add_image(stamp_ns, image))
+
+    def add_odometry(self, stamp_ns: int, odometry: Odometry
+                     ) -> list[Measurement[Image, Odometry, Others]]:
+        """Take an odometry; return the measurements that are complete now, oldest first."""
+        if self._others is None:
+            return _measurements(self._images.add_odometry(stamp_ns, (odometry, None)))
+        return self._go_on(self._others.add_image(stamp_ns, odometry))
+
+    def add_others(self, stamp_ns: int, others: Others
+                   ) -> list[Measurement[Image, Odometry, Others]]:
+        """Take the other vehicles; return the measurements that are complete now."""
+        return [] if self._others is None else self._go_on(
+            self._others.add_odometry(stamp_ns, others))
+
+    def clear(self, drop_before_ns: int | None = None) -> None:
+        """Forget all that waits, and refuse what is stamped before `drop_before_ns`."""
+        self._images.clear(drop_before_ns)
+        if self._others is not None:
+            self._others.clear(drop_before_ns)
+
+    def _go_on(self, pairs: list[Pair[Odometry, Others]]
+               ) -> list[Measurement[Image, Odometry, Others]]:
+        return [complete for pair in pairs for complete in _measurements(
+            self._images.add_odometry(pair.stamp_ns, (pair.image, pair.odometry)))]
+
+
+def _measurements(pairs: list[Pair[Image, tuple[Odometry, Others | None]]]
+                  ) -> list[Measurement[Image, Odometry, Others]]:
+    return [Measurement(pair.image, *pair.odometry) for pair in pairs]

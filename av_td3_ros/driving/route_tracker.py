@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,14 +94,18 @@ class RouteTracker:
         The first lies `spacing` metres beyond the last position; the route's end is repeated.
         """
         distance = self._last[0] if self._last is not None else 0.0
-        wanted = distance + spacing * np.arange(1, count + 1)
-        dx = np.interp(wanted, self._distances, self._x) - pose.x
-        dy = np.interp(wanted, self._distances, self._y) - pose.y
+        points = self.points_at(distance + spacing * np.arange(1, count + 1))
+        dx, dy = points[:, 0] - pose.x, points[:, 1] - pose.y
         cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
         ahead = np.empty((count, 2), dtype=np.float32)
         ahead[:, 0] = cos * dx + sin * dy
         ahead[:, 1] = cos * dy - sin * dx
         return ahead
+
+    def points_at(self, distances: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return (N, 2) points of the map's frame at distances in m along the route."""
+        return np.stack([np.interp(distances, self._distances, self._x),
+                         np.interp(distances, self._distances, self._y)], axis=1)
 
     def _segments_between(self, low: float, high: float) -> tuple[int, int]:
         """Return the half-open range of segments that overlap distances low to high, m."""

@@ -14,26 +14,28 @@ from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner, EpisodePlanSettings
 from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
 from av_td3_ros.driving.image import decode_compressed, decode_image, to_observation_frame
-from av_td3_ros.driving.metrics import EpisodeMetrics
-from av_td3_ros.driving.pairing import Pair, PairingSettings, StampPairer
+from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
+from av_td3_ros.driving.pairing import Measurement, MeasurementPairer, PairingSettings
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.driving.vehicle_state import Events, VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (
     from_odometry,
     to_bytes,
+    to_episode_summary,
     to_floats,
-    to_metrics,
     to_nanoseconds,
     to_pose_message,
     to_reward_terms,
     to_stamp,
 )
+from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.settings import group, setting
@@ -61,6 +63,7 @@ class EnvironmentSettings:
     frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
     pairing: PairingSettings = group(PairingSettings, 'image and odometry of the same time')
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
+    obstacles: ObstacleSettings = group(ObstacleSettings, 'other vehicles ahead')
 
 
 class EnvironmentNode(Node):
@@ -69,12 +72,13 @@ class EnvironmentNode(Node):
     def __init__(self) -> None:
         super().__init__('environment_node')
         s = self.settings = declare_settings(self, EnvironmentSettings)
-        self._pairer: StampPairer = StampPairer.from_settings(s.pairing)
+        self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
         self._planner: EpisodePlanner | None = None
         self._plan: EpisodePlan | None = None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
+        self._obstacles: ObstacleMeter | None = None
         self._index = s.first_episode - 1
         self._asked_at = 0.0
         self._impulse: float | None = None
@@ -83,7 +87,7 @@ class EnvironmentNode(Node):
         self._gaps = 0
         self._awaited = False
         self.failure = ''
-        self._refused = Throttle()
+        self._refused, self._alone = Throttle(), Throttle()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
         self._holds = self.create_publisher(Header, '~/output/hold', qos.STEP)
@@ -104,6 +108,8 @@ class EnvironmentNode(Node):
         self.create_subscription(CarlaLaneInvasionEvent, '~/input/lane_invasion',
                                  self._on_lane_invasion, qos.EVENT)
         self.create_subscription(Path, '~/input/path', self._on_path, qos.LATCHED)
+        if s.obstacles.measured:
+            self.create_subscription(MarkerArray, '~/input/markers', self._on_markers, qos.SENSOR)
         if s.resets:
             self.create_subscription(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
                                      qos.LATCHED)
@@ -134,7 +140,18 @@ class EnvironmentNode(Node):
         except ValueError as error:
             self._refuse('odometry', error)
             return
+        lonely = self._pairer.lonely_odometry
         self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
+        if self._pairer.lonely_odometry > lonely and self._alone.ready():
+            self.get_logger().warning(
+                'no markers with the stamp of the odometry: have the bridge publish them '
+                '(sensor.pseudo.markers), or set obstacles.measured to false')
+
+    def _on_markers(self, message: MarkerArray) -> None:
+        try:
+            self._take(self._pairer.add_others(*from_markers(message)))
+        except ValueError as error:
+            self._refuse('markers', error)
 
     def _on_collision(self, message: CarlaCollisionEvent) -> None:
         impulse = message.normal_impulse
@@ -157,21 +174,21 @@ class EnvironmentNode(Node):
 
     # -- one frame with its odometry
 
-    def _take(self, pairs: list[Pair]) -> None:
-        for pair in pairs:
+    def _take(self, measurements: list[Measurement]) -> None:
+        for one in measurements:
             try:
-                frame = self._frame(pair.image)
+                frame = self._frame(one.image)
             except ValueError as error:
                 self._refuse('image', error)
-                self._hold(pair.odometry)
+                self._hold(one.odometry)
                 continue
             try:
-                self._advance(frame, pair.odometry)
+                self._advance(frame, one.odometry, one.others)
             except ValueError as error:  # time went backwards: the episode cannot go on
                 self.get_logger().warning(f'episode {self._index} interrupted: {error}')
                 self._end_episode('interrupted')
                 self._next_episode()
-                self._hold(pair.odometry)
+                self._hold(one.odometry)
 
     def _frame(self, message: Image | CompressedImage) -> np.ndarray:
         size = self.settings.frame.size
@@ -181,13 +198,16 @@ class EnvironmentNode(Node):
                              message.step)
         return to_observation_frame(image, message.encoding, size)
 
-    def _advance(self, frame: np.ndarray, vehicle: VehicleState) -> None:
+    def _advance(self, frame: np.ndarray, vehicle: VehicleState,
+                 others: tuple[Box, ...] | None) -> None:
         self._stamp_ns = vehicle.stamp_ns
-        if self._episode is None:
+        if self._episode is None or self._obstacles is None:
             if not self._ready(vehicle):
                 self._hold(vehicle)
                 return
             self._episode = Episode(self.settings.driving, self._path)
+            self._obstacles = ObstacleMeter(self.settings.obstacles, self._path)
+            self._obstacles.measure(vehicle, others)
             self._index += 0 if self.settings.resets else 1
             self._stack.restart(frame, vehicle.stamp_ns)
             self._gaps = 0
@@ -196,7 +216,8 @@ class EnvironmentNode(Node):
         else:
             if self._stack.push(frame, vehicle.stamp_ns):
                 self._gaps += 1  # a step number is left out: nobody learns across the gap
-            step = self._episode.step(vehicle, Events(self._impulse, self._invasions))
+            ahead = self._obstacles.measure(vehicle, others)
+            step = self._episode.step(vehicle, Events(self._impulse, self._invasions, *ahead))
             self._impulse, self._invasions = None, 0
         observation = self._message(step, vehicle)
         if step.is_last:
@@ -291,12 +312,11 @@ class EnvironmentNode(Node):
     def _end_episode(self, reason: str) -> None:
         if self._episode is None:
             return
-        metrics = self._episode.summary()
+        summary = to_episode_summary(
+            self._episode.summary(), reason, self.settings.vehicle, self._index, self._stamp_ns,
+            {**self._pairer.counts, 'images_refused': self._refused.count})
         self._episode = None
-        misses = {'images_missed': self._pairer.images_missed, 'images_late': self._pairer.late,
-                  'images_stale': self._pairer.stale, 'images_refused': self._refused.count}
-        self._summaries.publish(_summary(metrics, reason, self.settings.vehicle, self._index,
-                                         to_stamp(self._stamp_ns), misses))
+        self._summaries.publish(summary)
 
     def _refuse(self, what: str, error: ValueError) -> None:
         if self._refused.ready():
@@ -306,18 +326,6 @@ class EnvironmentNode(Node):
     def close(self) -> None:
         """Tell of the episode that the end of this process interrupts."""
         self._end_episode('interrupted')
-
-
-def _summary(metrics: EpisodeMetrics, reason: str, vehicle: str, index: int, stamp: object,
-             misses: dict[str, int]) -> EpisodeSummary:
-    values = {**metrics.to_dict(), **misses}
-    message = EpisodeSummary(
-        vehicle=vehicle, episode=index, result=reason, success=metrics.success,
-        episode_return=metrics.return_, steps=metrics.steps, duration=metrics.duration,
-        route_length=metrics.route_length, route_completion=metrics.route_completion,
-        distance=metrics.distance, metrics=to_metrics(values))
-    message.header.stamp = stamp
-    return message
 
 
 def main(args: list[str] | None = None) -> None:

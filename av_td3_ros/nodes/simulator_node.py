@@ -24,6 +24,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, Imu
 from std_msgs.msg import Bool, Float32, Header
+from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.route_planner import RouteError, RoutePlanner
@@ -36,13 +37,14 @@ from av_td3_ros.ros.conversions import (
     to_quaternion,
     to_stamp,
 )
+from av_td3_ros.ros.markers import to_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.settings import group, setting
+from av_td3_ros.simulator.actors import EGO_ID, actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
-EGO_ID = 1
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
 
 
@@ -101,6 +103,7 @@ class SimulatorNode(Node):
         self._to_imu = publisher(Imu, 'imu')
         self._to_collision = publisher(CarlaCollisionEvent, 'collision')
         self._to_lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion')
+        self._to_markers = publisher(MarkerArray, 'markers')
         self._to_camera_info = publisher(CameraInfo, 'camera_info')
         self._to_image = publisher(Image, 'image')
 
@@ -254,6 +257,8 @@ class SimulatorNode(Node):
         odometry.twist.twist.linear.y = ego.lateral_speed
         odometry.twist.twist.angular.z = ego.yaw_rate
         self._to_odometry.publish(odometry)
+        # Before the image: whoever has that one can have these.
+        self._to_markers.publish(to_markers(here, actors(snapshot, self._world.ego), EGO_ID))
         self._to_speed.publish(Float32(data=ego.speed))
         status = CarlaEgoVehicleStatus(
             header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),

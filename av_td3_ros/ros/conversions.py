@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from av_td3_msgs.msg import Metric, RewardTerms
+from av_td3_msgs.msg import EpisodeSummary, Metric, RewardTerms
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import Quaternion
@@ -15,6 +15,7 @@ from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 
 from av_td3_ros.driving.geometry import Pose
+from av_td3_ros.driving.metrics import EpisodeMetrics
 from av_td3_ros.driving.vehicle_state import VehicleState
 
 FARTHEST = 1e6  # m from the map's origin
@@ -103,3 +104,15 @@ def to_reward_terms(terms: Any) -> RewardTerms:
     """Return reward terms as a message."""
     return RewardTerms(**{name: float(getattr(terms, name)) for name in
                           ('progress', 'efficiency', 'lane', 'comfort', 'safety', 'total')})
+
+
+def to_episode_summary(metrics: EpisodeMetrics, result: str, vehicle: str, index: int,
+                       stamp_ns: int, counts: Mapping[str, int]) -> EpisodeSummary:
+    """Return an episode's metrics, and the counts that belong to them, as a message."""
+    message = EpisodeSummary(
+        vehicle=vehicle, episode=index, result=result, success=metrics.success,
+        episode_return=metrics.return_, steps=metrics.steps, duration=metrics.duration,
+        route_length=metrics.route_length, route_completion=metrics.route_completion,
+        distance=metrics.distance, metrics=to_metrics({**metrics.to_dict(), **counts}))
+    message.header.stamp = to_stamp(stamp_ns)
+    return message

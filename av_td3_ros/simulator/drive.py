@@ -9,15 +9,21 @@ import numpy.typing as npt
 
 from av_td3_ros.driving.control import CommandSettings, limit_action, to_carla
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
-from av_td3_ros.driving.episode_planner import EpisodePlanner, EpisodePlanSettings
+from av_td3_ros.driving.episode_planner import (
+    EpisodePlanner,
+    EpisodePlanSettings,
+    check_room_to_stop,
+)
 from av_td3_ros.driving.frame_stack import Frame, FrameSettings, FrameStack
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.image import to_observation_frame
 from av_td3_ros.driving.metrics import EpisodeMetrics
+from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
 from av_td3_ros.driving.route_planner import RoutePlanner
 from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.driving.vehicle_state import Events, VehicleState
 from av_td3_ros.settings import group
+from av_td3_ros.simulator.actors import actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
@@ -33,6 +39,13 @@ class DriveSettings:
     frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
     command: CommandSettings = group(CommandSettings, 'limits on what reaches the vehicle')
+
+    def __post_init__(self) -> None:
+        """Refuse routes too short to stop on."""
+        check_room_to_stop(self.episodes, self.driving.target_speed)
+    obstacles: ObstacleSettings = dataclasses.field(
+        default_factory=lambda: ObstacleSettings(measured=True),
+        metadata={'group': 'other vehicles ahead'})
 
 
 class Drive:
@@ -51,6 +64,7 @@ class Drive:
         self._planner = EpisodePlanner(self.world.road_map, s.episodes)
         self._stack = FrameStack.from_settings(s.frame)
         self._episode: Episode | None = None
+        self._obstacles: ObstacleMeter | None = None
         self.step: Step | None = None
         self.applied: npt.NDArray[np.float32] = np.zeros(2, np.float32)
 
@@ -68,6 +82,8 @@ class Drive:
         # One tick with the brake, as the last observation of an episode causes it.
         snapshot = self.world.tick(STANDING)
         self._episode = Episode(self.settings.driving, route.points[:, :2])
+        self._obstacles = ObstacleMeter(self.settings.obstacles, route.points[:, :2])
+        self._obstacles.measure(_measured(snapshot.ego), self._boxes(snapshot))
         self._stack.restart(self._frame(snapshot), snapshot.stamp_ns)
         self.applied = np.zeros(2, np.float32)
         self.step = self._episode.first(_measured(snapshot.ego))
@@ -79,7 +95,8 @@ class Drive:
 
         Raises RuntimeError before `begin` and after the last step of an episode.
         """
-        if self._episode is None or self.step is None or self.step.is_last:
+        if self._episode is None or self._obstacles is None or self.step is None \
+                or self.step.is_last:
             raise RuntimeError('no episode to act in: begin one')
         s, dt = self.settings, self.settings.world.fixed_delta_seconds
         speed = float(self.step.state[0]) * SPEED_SCALE
@@ -91,8 +108,9 @@ class Drive:
         snapshot = self.world.tick(VehicleCommand(throttle=throttle, steer=-steer, brake=brake))
         self._stack.push(self._frame(snapshot), snapshot.stamp_ns)
         impulse = snapshot.collision.magnitude if snapshot.collision is not None else None
-        self.step = self._episode.step(_measured(snapshot.ego),
-                                       Events(impulse, len(snapshot.lane_invasion)))
+        ego = _measured(snapshot.ego)
+        ahead = self._obstacles.measure(ego, self._boxes(snapshot))
+        self.step = self._episode.step(ego, Events(impulse, len(snapshot.lane_invasion), *ahead))
         return self.step
 
     def summary(self) -> EpisodeMetrics:
@@ -104,6 +122,12 @@ class Drive:
     def _frame(self, snapshot: Snapshot) -> Frame:
         assert snapshot.image is not None
         return to_observation_frame(snapshot.image, 'bgra8', self.settings.frame.size)
+
+    def _boxes(self, snapshot: Snapshot) -> list[Box] | None:
+        if not self.settings.obstacles.measured:
+            return None
+        return [dataclasses.replace(one, yaw=_through_quaternion(one.yaw))
+                for one in actors(snapshot, self.world.ego)]
 
 
 def _through_quaternion(yaw: float) -> float:

@@ -17,10 +17,12 @@ from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.cli.session import Session, SessionError
 from av_td3_ros.driving.geometry import Pose, wrap_angle
 from av_td3_ros.driving.image import to_observation_frame
+from av_td3_ros.driving.obstacles import Box
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.driving.route_planner import RoutePlanner
 from av_td3_ros.paths import map_file
@@ -32,6 +34,7 @@ from av_td3_ros.ros.conversions import (
     to_pose_message,
     to_stamp,
 )
+from av_td3_ros.ros.markers import to_markers
 
 EGO = '/carla/ego_vehicle'
 PERIOD = 50_000_000  # ns between two frames
@@ -61,6 +64,9 @@ class Bridge:
         self.path = peer.speak(PathMessage, f'{EGO}/waypoints', qos.LATCHED)
         self.collision = peer.speak(CarlaCollisionEvent, f'{EGO}/collision')
         self.invasion = peer.speak(CarlaLaneInvasionEvent, f'{EGO}/lane_invasion')
+        self.markers = None
+        if node.node.settings.obstacles.measured:
+            self.markers = peer.speak(MarkerArray, '/carla/markers')
         self.world_info = None
         if node.node.settings.resets:
             self.world_info = peer.speak(CarlaWorldInfo, '/carla/world_info', qos.LATCHED)
@@ -260,6 +266,52 @@ def test_nothing_is_paired_across_a_reset(bridge: Bridge) -> None:
     assert (first.is_first, first.episode) == (True, 1)
     assert greys(first) == [30] * 4
     assert not bridge.holds.messages
+
+
+def mark(bridge: Bridge, *poses: Pose) -> None:
+    """Publish markers of other vehicles for the newest frame, after its image and odometry."""
+    assert bridge.markers is not None
+    header = Header(stamp=to_stamp(bridge.frames * PERIOD), frame_id='map')
+    bridge.markers(to_markers(header, [
+        Box(index, pose.x, pose.y, pose.yaw, 4.0, 1.8) for index, pose in enumerate(poses)], -1))
+
+
+def test_a_step_waits_for_the_markers_of_its_own_stamp(connect: Callable[..., Bridge]) -> None:
+    bridge = connect(obstacles__measured=True, obstacles__vehicle_length=4.0)
+    bridge.reset()
+    far = bridge.along(60)
+    bridge.frame(bridge.along(0))
+    assert not bridge.observations.messages
+    mark(bridge, far)
+    assert bridge.at(1).is_first
+    bridge.frame(bridge.along(1), speed=5.0)
+    mark(bridge, far)
+    assert bridge.at(2).terms.safety == 0.0
+    bridge.frame(bridge.along(2), speed=5.0)
+    # The other has jumped close: 5 m between the middles leave 1 m, and no speed is known.
+    mark(bridge, bridge.along(7))
+    near = bridge.at(3)
+    assert near.terms.safety == pytest.approx(-0.1 * 0.75, abs=0.003)
+    bridge.frame(bridge.along(2), speed=2.0)
+    mark(bridge, bridge.along(7))
+    closing = bridge.at(4)
+    # 1 m at 2 m/s: 0.5 s, which costs 1 - 0.5 / 2.5.
+    assert closing.terms.safety == pytest.approx(-0.1 * 0.8, abs=0.003)
+
+
+def test_missing_markers_are_told_and_bad_ones_refused(connect: Callable[..., Bridge], log: Log
+                                                       ) -> None:
+    bridge = connect(obstacles__measured=True)
+    bridge.reset()
+    bridge.frame(bridge.along(0))
+    bridge.frame(bridge.along(0), skip=11)
+    assert 'sensor.pseudo.markers' in log.next('no markers with the stamp')
+    mark(bridge)
+    assert 'has no stamp' in log.next('markers refused')
+    mark(bridge, Pose(math.nan, 0.0, 0.0))
+    bridge.frame(bridge.along(0))
+    mark(bridge, bridge.along(50))
+    assert bridge.at(bridge.frames).is_first
 
 
 @pytest.mark.parametrize('encoding', ['bgra8', 'rgba8', 'bgr8', 'rgb8', 'mono8', 'padded'])

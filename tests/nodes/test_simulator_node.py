@@ -30,6 +30,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, Imu
 from std_msgs.msg import Bool, Float32
+from visualization_msgs.msg import Marker, MarkerArray
 
 from av_td3_ros.driving.geometry import Pose, to_vehicle_frame, wrap_angle
 from av_td3_ros.driving.road_map import RoadMap
@@ -53,6 +54,7 @@ VOLATILE_OUT = {'/clock': 'rosgraph_msgs/msg/Clock',
                 f'{EGO}/imu': 'sensor_msgs/msg/Imu',
                 f'{EGO}/collision': 'carla_msgs/msg/CarlaCollisionEvent',
                 f'{EGO}/lane_invasion': 'carla_msgs/msg/CarlaLaneInvasionEvent',
+                '/carla/markers': 'visualization_msgs/msg/MarkerArray',
                 f'{EGO}/rgb_front/camera_info': 'sensor_msgs/msg/CameraInfo',
                 f'{EGO}/rgb_front/image': 'sensor_msgs/msg/Image'}
 VOLATILE_IN = {f'{EGO}/vehicle_control_cmd': 'carla_msgs/msg/CarlaEgoVehicleControl',
@@ -128,7 +130,7 @@ def test_topics_types_and_qos_are_those_of_the_bridge(peer: Peer, make: Callable
 
 def test_one_step_is_told_in_the_order_of_the_bridge(peer: Peer, world: Cockpit) -> None:
     kinds = {'/clock': Clock, f'{EGO}/speedometer': Float32, f'{EGO}/imu': Imu,
-             f'{EGO}/vehicle_status': CarlaEgoVehicleStatus,
+             f'{EGO}/vehicle_status': CarlaEgoVehicleStatus, '/carla/markers': MarkerArray,
              f'{EGO}/rgb_front/camera_info': CameraInfo}
     inboxes = [peer.hear(kind, topic) for topic, kind in kinds.items()]
     world.node.connected(peer)
@@ -164,6 +166,30 @@ def test_one_step_is_told_in_the_order_of_the_bridge(peer: Peer, world: Cockpit)
     assert told[f'{EGO}/vehicle_status'].velocity == pytest.approx(odometry.twist.twist.linear.x)
     assert told[f'{EGO}/vehicle_status'].control.throttle == 1.0
     assert told[f'{EGO}/imu'].linear_acceleration.z == pytest.approx(9.81)
+
+
+def test_everybody_on_the_road_is_marked_as_by_the_bridge(peer: Peer,
+                                                          make: Callable[..., Running]) -> None:
+    node = make('simulator_node', {**PATIENT, 'world.traffic.count': 3})
+    markers = peer.hear(MarkerArray, '/carla/markers')
+    about = peer.hear(CarlaEgoVehicleInfo, f'{EGO}/vehicle_info', qos.LATCHED)
+    node.connected(peer)
+    world = started(peer, node)
+    seen = world.drive(throttle=1.0)
+    told = markers.next(lambda one: one.markers[0].header.stamp == seen.header.stamp).markers
+    assert len({one.id for one in told}) == 4
+    assert all(one.header == told[0].header and one.header.frame_id == 'map' for one in told)
+    assert all((one.type, one.action) == (Marker.CUBE, Marker.ADD) for one in told)
+    own, *others = told
+    assert own.id == about.next().id
+    assert own.pose.position.x == seen.pose.pose.position.x
+    assert own.pose.position.y == seen.pose.pose.position.y
+    assert (own.color.r, own.color.g) == (0.0, 1.0)
+    for other in others:
+        assert (other.color.r, other.color.g) == (1.0, 0.0)
+        assert 3.0 < other.scale.x < 6.0 and 1.5 < other.scale.y < 2.5
+        assert other.pose.position.z == pytest.approx(other.scale.z / 2)
+        assert ROADS.project(other.pose.position.x, other.pose.position.y).lateral < 0.1
 
 
 def test_the_camera_is_bgra8_with_matching_camera_info(peer: Peer, make: Callable[..., Running]

@@ -1,11 +1,18 @@
 """Images and odometry find each other by stamp: order, loss, waiting, resets and time jumps."""
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
-from av_td3_ros.driving.pairing import Pair, PairingSettings, StampPairer
+from av_td3_ros.driving.pairing import (
+    Measurement,
+    MeasurementPairer,
+    Pair,
+    PairingSettings,
+    StampPairer,
+)
 from av_td3_ros.settings import check
 
 MS = 1_000_000
@@ -153,3 +160,43 @@ def test_settings_give_wait_depth_and_tolerance() -> None:
 def test_pairer_that_could_never_pair_is_refused(arguments: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match='cannot wait'):
         StampPairer[str, str](*arguments)
+
+
+def measured(one: MeasurementPairer[str, str, str], *messages: str) -> list[str]:
+    """Feed messages like 'i50', 'o50' and 'v50' (vehicles); return 'i50+o50+v50'."""
+    made: list[Measurement[str, str, str]] = []
+    for message in messages:
+        add = {'i': one.add_image, 'o': one.add_odometry, 'v': one.add_others}[message[0]]
+        made += add(int(message[1:]) * MS, message)
+    return [f'{each.image}+{each.odometry}+{each.others}' for each in made]
+
+
+def test_a_measurement_has_all_three_of_one_stamp_in_whatever_order_they_come() -> None:
+    for order in itertools.permutations(('i50', 'o50', 'v50')):
+        one: MeasurementPairer[str, str, str] = MeasurementPairer(PairingSettings(), True)
+        assert measured(one, *order[:2]) == []
+        assert measured(one, order[2]) == ['i50+o50+v50']
+        assert measured(one, 'v100', 'i100', 'v150', 'o100') == ['i100+o100+v100']
+        assert one.counts == {'images_missed': 0, 'images_late': 0, 'images_stale': 0}
+
+
+def test_without_other_vehicles_nobody_waits_for_them() -> None:
+    one: MeasurementPairer[str, str, str] = MeasurementPairer(PairingSettings(), False)
+    assert measured(one, 'i50', 'v50') == []
+    assert measured(one, 'o50') == ['i50+o50+None']
+    assert one.lonely_odometry == 0
+
+
+def test_a_step_whose_other_vehicles_are_lost_is_lost_and_no_other() -> None:
+    one: MeasurementPairer[str, str, str] = MeasurementPairer(PairingSettings(), True)
+    assert measured(one, 'o50', 'i50', 'o100', 'i100', 'v100') == ['i100+o100+v100']
+    assert one.lonely_odometry == 1 and one.counts['images_missed'] == 1
+
+
+def test_no_measurement_is_put_together_across_a_reset() -> None:
+    one: MeasurementPairer[str, str, str] = MeasurementPairer(PairingSettings(), True)
+    measured(one, 'o50', 'v100', 'i100')
+    one.clear(drop_before_ns=150 * MS)
+    assert measured(one, 'o100', 'i125', 'v125', 'o125') == []
+    assert measured(one, 'v150', 'o150', 'i150') == ['i150+o150+v150']
+    assert one.counts['images_stale'] == 4

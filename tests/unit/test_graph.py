@@ -53,7 +53,8 @@ def test_every_output_of_one_node_is_the_input_of_another() -> None:
             ('learner_node', 'actor_weights', 'policy_node', 'actor_weights'),
             ('learner_node', 'world_control', 'simulator_node', 'world_control'),
             *(('simulator_node', name, 'environment_node', name) for name in (
-                'image', 'odometry', 'collision', 'lane_invasion', 'path', 'world_info'))):
+                'image', 'odometry', 'markers', 'collision', 'lane_invasion', 'path',
+                'world_info'))):
         assert topic(one, f'output/{output}') == topic(other, f'input/{received}'), output
     assert topic('learner_node', 'resend_transitions') == topic(
         'recorder_node', 'resend_transitions')
