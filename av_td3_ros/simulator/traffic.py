@@ -45,6 +45,8 @@ class TrafficSettings:
     """Set how many other vehicles there are and how they drive."""
 
     count: int = setting(0, 'number of other vehicles', minimum=0, maximum=50)
+    within: float = setting(0.0, 'they appear at most so far from the ego vehicle, m; 0: anywhere '
+                            'on the map', minimum=0.0, maximum=100000.0)
     desired_speed: float = setting(8.0, 'speed on a free straight, m/s', minimum=1.0, maximum=40.0)
     speed_spread: float = setting(
         0.15, 'desired speeds differ by up to this share', minimum=0.0, maximum=0.9)
@@ -110,7 +112,8 @@ class Traffic:
         """
         Replace all vehicles by new ones at random places, `min_gap` m or more off `avoid`.
 
-        Returns how many found room, at most `settings.count`. `rng` replaces the generator.
+        Returns how many found room, at most `settings.count`; with `settings.within` none is
+        farther off `avoid` than that. `rng` replaces the generator.
         """
         if rng is not None:
             self._rng = rng
@@ -325,8 +328,10 @@ class Traffic:
         if not driver.half_length + 1.0 < at < track.length - driver.half_length - 3.0:
             return False
         x, y, yaw = track.pose(at)
-        if avoid is not None and avoid.distance(x, y) < min_gap:
-            return False
+        if avoid is not None:
+            away = avoid.distance(x, y)
+            if away < min_gap or 0.0 < self.settings.within < away:
+                return False
         return all(math.hypot(x - other.x, y - other.y)
                    > SPAWN_GAP + driver.half_length + other.half_length
                    or abs(wrap_angle(yaw - other.yaw)) > math.pi / 2.0

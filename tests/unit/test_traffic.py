@@ -155,6 +155,13 @@ def test_spawning_keeps_away_from_the_ego_vehicle_and_from_others(loop):
     assert overlapping_pairs(traffic.vehicles) == []
 
 
+def test_all_can_be_kept_near_the_ego_vehicle(loop):
+    ego = loop.spawn_points()[10]
+    traffic = make(loop, count=6, within=90.0)
+    assert traffic.spawn(avoid=ego, min_gap=15.0) == 6
+    assert max(ego.distance(one.x, one.y) for one in traffic.vehicles) <= 90.0
+
+
 def test_the_seed_decides_everything(town):
     runs = []
     for seed in (5, 5, 6):
