@@ -21,6 +21,7 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     from av_td3_ros.cli import config, diagnose, learning_curves, train  # seconds: torch
+    from av_td3_ros.cli import map as map_command
 
     parser = argparse.ArgumentParser(
         prog='av-td3', description='Visual TD3 for driving on ROS 2.')
@@ -29,6 +30,7 @@ def _run(arguments: list[str]) -> int:
             ('train', train, 'train a driving policy, compare it, and write a report'),
             ('diagnose', diagnose, 'tell what looks sick in a run or a checkpoint, and draw it'),
             ('plot', learning_curves, 'draw the learning curves of several runs'),
+            ('map', map_command, 'make a map of random roads'),
             ('config', config, 'list every setting with meaning and default')):
         described = commands.add_parser(name, help=about)
         command.add_arguments(described)

@@ -19,6 +19,8 @@ from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.report import session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
 from av_td3_ros.cli.session import Session
+from av_td3_ros.driving.episode_planner import EpisodePlanner
+from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
 from av_td3_ros.ros.runtime import DomainLease
@@ -128,9 +130,7 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
         if not (Path(bag) / 'metadata.yaml').is_file():
             raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
                              'bag, such as RUN/bag')
-    if simulated:
-        map_file(options.eval_map or EVALUATION_MAP)
-    elif options.map or options.eval_map:
+    if not simulated and (options.map or options.eval_map):
         raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the map '
                          'there, and leave --map and --eval-map out')
     config = Config.shipped()
@@ -147,7 +147,19 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
     if learner.resume or learner.bags or learner.demonstration_bags:
         # What comes is no beginner's driving.
         config = config.with_values({'policy_node': {'exploration.warmup_steps': 0}})
-    return config.with_options(options.config)
+    config = config.with_options(options.config)
+    if simulated:
+        _check_maps(config, options.eval_map or EVALUATION_MAP if options.eval_episodes else None)
+    return config
+
+
+def _check_maps(config: Config, evaluation_map: str | None) -> None:
+    """Raise ValueError or OSError for a map on which the wanted episodes cannot be driven."""
+    environment = config.settings['environment_node']
+    for name in {config.settings['simulator_node'].world.map, evaluation_map} - {None}:
+        road_map = RoadMap.from_file(map_file(name))
+        if environment.resets:
+            EpisodePlanner(road_map, environment.episodes).plan(0)
 
 
 def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,

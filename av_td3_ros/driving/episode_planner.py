@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from av_td3_ros.driving.route_planner import RouteError, RoutePlanner
 from av_td3_ros.settings import setting
 
 ATTEMPTS = 200
+COMFORTABLE_DECELERATION = 2.5  # m/s^2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,17 @@ class EpisodePlanSettings:
                              f'{self.min_length}')
 
 
+def check_room_to_stop(episodes: EpisodePlanSettings, target_speed: float) -> None:
+    """Raise ValueError when a route may be too short to stop from `target_speed` m/s on it."""
+    needed = target_speed**2 / (2.0 * COMFORTABLE_DECELERATION)
+    if episodes.min_length < needed:
+        raise ValueError(
+            f'episodes.min_length = {episodes.min_length:g} m is less than the {needed:.1f} m in '
+            f'which driving.target_speed = {target_speed:g} m/s is braked at '
+            f'{COMFORTABLE_DECELERATION:g} m/s^2; set episodes.min_length to {math.ceil(needed)} '
+            'or more, or driving.target_speed lower')
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodePlan:
     """Hold a start pose, its speed in m/s, and the goal."""
@@ -54,15 +67,17 @@ class EpisodePlanner:
         """Raise ValueError when the map has no place to start from."""
         self._planner = RoutePlanner(road_map)
         self._spawns = road_map.spawn_points()
+        self._name = road_map.name
         self._settings = settings
         if not self._spawns:
-            raise ValueError(f'map {road_map.name!r} has no lane with room to start from')
+            raise ValueError(f'map {road_map.name!r} has no lane with room to start from; a start '
+                             'needs 30 m to drive ahead: take a larger map')
 
     def plan(self, index: int) -> EpisodePlan:
         """
         Return episode `index`.
 
-        Raises ValueError when no route of the wanted length is found, which names both.
+        Raises ValueError when no route of the wanted length is found, which names map and length.
         """
         s = self._settings
         rng = np.random.default_rng((s.seed, index))
@@ -82,5 +97,6 @@ class EpisodePlanner:
             left = Pose(spawn.x, spawn.y, spawn.yaw + np.pi / 2).ahead(float(offset))
             start = Pose(left.x, left.y, spawn.yaw + float(yaw))
             return EpisodePlan(start, speed, route.goal, route.length)
-        raise ValueError(f'no route of {s.min_length:g} to {s.max_length:g} m found in {ATTEMPTS} '
-                         'attempts; ask for shorter routes or take a larger map')
+        raise ValueError(f'no route of {s.min_length:g} to {s.max_length:g} m found on map '
+                         f'{self._name!r} in {ATTEMPTS} attempts; ask for shorter routes '
+                         '(episodes.min_length) or take a larger map')

@@ -17,7 +17,12 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
-from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner, EpisodePlanSettings
+from av_td3_ros.driving.episode_planner import (
+    EpisodePlan,
+    EpisodePlanner,
+    EpisodePlanSettings,
+    check_room_to_stop,
+)
 from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
 from av_td3_ros.driving.image import decode_compressed, decode_image, to_observation_frame
 from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
@@ -65,6 +70,11 @@ class EnvironmentSettings:
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
     obstacles: ObstacleSettings = group(ObstacleSettings, 'other vehicles ahead')
 
+    def __post_init__(self) -> None:
+        """Refuse routes too short to stop on; those from outside are not ours to refuse."""
+        if self.resets:
+            check_room_to_stop(self.episodes, self.driving.target_speed)
+
 
 class EnvironmentNode(Node):
     """Pairs, stacks, judges; asks the simulator for the next episode's start and goal."""
@@ -82,6 +92,7 @@ class EnvironmentNode(Node):
         self._index = s.first_episode - 1
         self._asked_at = 0.0
         self._impulse: float | None = None
+        self._hit_vehicle = False
         self._invasions = 0
         self._stamp_ns = 0
         self._gaps = 0
@@ -159,6 +170,7 @@ class EnvironmentNode(Node):
         # A contact whose strength nobody knows is a contact all the same.
         size = size if math.isfinite(size) else math.inf
         self._impulse = max(self._impulse or 0.0, size)
+        self._hit_vehicle |= message.other_actor_id != 0  # which is what CARLA calls the map
 
     def _on_lane_invasion(self, message: CarlaLaneInvasionEvent) -> None:
         self._invasions += len(message.crossed_lane_markings)
@@ -211,20 +223,24 @@ class EnvironmentNode(Node):
             self._index += 0 if self.settings.resets else 1
             self._stack.restart(frame, vehicle.stamp_ns)
             self._gaps = 0
-            self._impulse, self._invasions = None, 0
+            self._forget_events()
             step = self._episode.first(vehicle)
         else:
             if self._stack.push(frame, vehicle.stamp_ns):
                 self._gaps += 1  # a step number is left out: nobody learns across the gap
             ahead = self._obstacles.measure(vehicle, others)
-            step = self._episode.step(vehicle, Events(self._impulse, self._invasions, *ahead))
-            self._impulse, self._invasions = None, 0
+            step = self._episode.step(vehicle, Events(
+                self._impulse, self._invasions, *ahead, hit_vehicle=self._hit_vehicle))
+            self._forget_events()
         observation = self._message(step, vehicle)
         if step.is_last:
             self._end_episode(step.reason)
             # Before the observation, so that the command it causes ticks the new start.
             self._next_episode()
         self._observations.publish(observation)
+
+    def _forget_events(self) -> None:
+        self._impulse, self._hit_vehicle, self._invasions = None, False, 0
 
     def _message(self, step: Step, vehicle: VehicleState) -> Observation:
         s = self.settings

@@ -75,8 +75,8 @@ class RoadSettings:
         for name in ('length', 'radius', 'lane_width'):
             low, high = getattr(self, f'min_{name}'), getattr(self, f'max_{name}')
             if high < low:
-                raise ValueError(f'max_{name} = {high:g} is below min_{name} = {low:g}; give the '
-                                 'lower value first')
+                raise ValueError(f'max_{name} = {high:g} is below min_{name} = {low:g}; raise the '
+                                 'one or lower the other')
         if self.roads + self.junctions == 0:
             raise ValueError('roads = 0 and junctions = 0 leave the map empty; ask for one of '
                              'them at least')
@@ -122,6 +122,8 @@ def generate(name: str, settings: RoadSettings, seed: int) -> xodr.OpenDrive:
 def plots(settings: RoadSettings, seed: int) -> list[Plot]:
     """Return the roads and then the junctions of a map, in rows round the origin."""
     check(settings, 'roads')
+    if seed < 0:
+        raise ValueError(f'seed = {seed} is negative; give 0 or more')
     chance = random.Random(seed)
     road_styles, street_styles = _dealt(ROAD_STYLES, chance), _dealt(TWO_WAY, chance)
     made = [_clear_plot(settings, f'road {index}', next(road_styles), 1, chance)
@@ -163,9 +165,9 @@ def _road(settings: RoadSettings, name: str, style: RoadStyle, chance: random.Ra
 def _junction(settings: RoadSettings, name: str, style: RoadStyle, arms: int,
               chance: random.Random) -> Plot:
     """Return three or four streets that meet in the origin and end in the open."""
-    shares = (math.tau / 4.0 if arms == 4 or chance.random() < 0.5 else math.tau / 3.0)
+    share = math.tau / 4.0 if arms == 4 or chance.random() < 0.5 else math.tau / 3.0
     heading = chance.uniform(-math.pi, math.pi)
-    headings = [heading + shares * arm + chance.uniform(-SLANT, SLANT) for arm in range(arms)]
+    headings = [heading + share * arm + chance.uniform(-SLANT, SLANT) for arm in range(arms)]
     # The sharper an arm leans to the next, the farther out the turn between them has to begin.
     between = [after - before for before, after in itertools.pairwise(headings)]
     between.append(math.tau - sum(between))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ RoadsideKind = Literal['building', 'tree', 'post']
 JUNCTION_FILL = 1.5
 # Metres that stay free between the edge of any lane and a box.
 CLEARANCE = 1.7
+# Metres; boxes that touch have their middles in neighbouring cells of this size.
+CELL = 24.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _boxes(road_map: RoadMap, box_distance: float, rng: np.random.Generator) -> 
         return []
     half_lane = max(float(lane.widths.max()) for lane in road_map.lanes) / 2.0
     boxes: list[RoadsideBox] = []
-    placed: list[tuple[float, float, float]] = []
+    placed: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
     sides = [(lane, -1.0) for lane in road_map.lanes if not lane.is_junction]
     sides += [(lane, 1.0) for lane in road_map.lanes
               if not lane.is_junction and _is_leftmost(road_map, lane)]
@@ -152,10 +155,13 @@ def _boxes(road_map: RoadMap, box_distance: float, rng: np.random.Generator) -> 
             box = _random_box(lane, at, side, rng)
             reach = math.hypot(box.length, box.width) / 2.0
             off_road = road_map.distance_to_lanes(_outline(box)).min() > half_lane + CLEARANCE
+            column, row = int(box.x // CELL), int(box.y // CELL)
+            near = (other for i in (-1, 0, 1) for j in (-1, 0, 1)
+                    for other in placed.get((column + i, row + j), ()))
             if off_road and all(math.hypot(box.x - x, box.y - y) > reach + other
-                                for x, y, other in placed):
+                                for x, y, other in near):
                 boxes.append(box)
-                placed.append((box.x, box.y, reach))
+                placed[column, row].append((box.x, box.y, reach))
             at += float(rng.uniform(0.4, 1.6)) * box_distance
     return boxes
 

@@ -1,0 +1,62 @@
+"""`av-td3 map make`: an OpenDRIVE map of random roads to train or to be tested on."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.simulator.road_drawing import opendrive_text
+from av_td3_ros.simulator.road_generator import RoadSettings, generate
+
+DEFAULTS = RoadSettings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    make = parser.add_subparsers(dest='action', required=True, metavar='ACTION').add_parser(
+        'make', help='draw roads from a seed and write them as an .xodr file')
+    make.add_argument('--out', type=Path, required=True, metavar='FILE',
+                      help='the map, such as roads.xodr; `av-td3 train --map FILE` drives on it')
+    make.add_argument('--seed', type=int, default=0, metavar='N',
+                      help='what is drawn; the same seed and options give the same map (default '
+                           '%(default)s)')
+    make.add_argument('--roads', type=int, default=DEFAULTS.roads, metavar='N',
+                      help='roads that meet no other (default %(default)s)')
+    make.add_argument('--junctions', type=int, default=DEFAULTS.junctions, metavar='N',
+                      help='junctions of three and four streets, each apart from all others '
+                           '(default %(default)s)')
+    make.add_argument('--length', type=float, nargs=2, metavar=('LOW', 'HIGH'),
+                      default=(DEFAULTS.min_length, DEFAULTS.max_length),
+                      help='length of the roads in m '
+                           f'(default {DEFAULTS.min_length:g} {DEFAULTS.max_length:g})')
+    make.add_argument('--min-radius', type=float, default=DEFAULTS.min_radius, metavar='M',
+                      help='radius of the tightest curves, of the innermost lane, in m (default '
+                           '%(default)s)')
+    make.add_argument('--max-radius', type=float, default=DEFAULTS.max_radius, metavar='M',
+                      help='radius of the widest curves in m (default %(default)s)')
+    make.add_argument('--lane-width', type=float, nargs=2, metavar=('LOW', 'HIGH'),
+                      default=(DEFAULTS.min_lane_width, DEFAULTS.max_lane_width),
+                      help='width of the lanes in m '
+                           f'(default {DEFAULTS.min_lane_width:g} {DEFAULTS.max_lane_width:g})')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw, write, read back, and say what there is; return 0."""
+    out: Path = options.out
+    if out.suffix != '.xodr':
+        raise ValueError(f'--out {out}: name an OpenDRIVE file, such as roads.xodr')
+    if out.exists():
+        raise ValueError(f'--out {out} exists already: remove it or choose another name')
+    settings = RoadSettings(
+        roads=options.roads, junctions=options.junctions,
+        min_length=options.length[0], max_length=options.length[1],
+        min_radius=options.min_radius, max_radius=options.max_radius,
+        min_lane_width=options.lane_width[0], max_lane_width=options.lane_width[1])
+    text = opendrive_text(generate(out.stem, settings, options.seed))
+    road_map = RoadMap.from_text(text, out.stem)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding='utf-8', newline='\n')
+    kilometres = sum(lane.length for lane in road_map.lanes) / 1000.0
+    print(f'{out}: {settings.roads} roads, {settings.junctions} junctions, {kilometres:.1f} km of '
+          f'lanes, {len(road_map.spawn_points())} places to start from')
+    return 0
