@@ -118,6 +118,9 @@ class World:
             self.road_map, box_distance=self.settings.roadside_distance)
         self.scenery = Scenery.from_geometry(self.geometry)
         self.spawn_points: tuple[Pose, ...] = self.road_map.spawn_points()
+        if not self.spawn_points:
+            raise MapError(f'map {self.road_map.name!r} has no lane with 30 m to drive ahead; '
+                           'take a larger map')
         if self.settings.spawn_point >= len(self.spawn_points):
             raise ValueError(
                 f'map {self.road_map.name!r} has {len(self.spawn_points)} spawn points; '
