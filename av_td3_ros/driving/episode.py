@@ -150,7 +150,7 @@ class Episode:
         self._meter.add(dt=dt, reward=terms.total, speed=vehicle.speed, yaw_rate=vehicle.yaw_rate,
                         lateral=position.lateral, jerk=jerk,
                         time_to_collision=events.time_to_collision, collided=collided,
-                        lane_invasions=events.lane_invasions)
+                        hit_vehicle=events.hit_vehicle, lane_invasions=events.lane_invasions)
         self._vehicle = vehicle
         self._distance = position.distance
         self._furthest = max(self._furthest, position.completion)

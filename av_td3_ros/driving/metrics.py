@@ -13,6 +13,7 @@ from av_td3_ros.driving.termination import ROUTE_COMPLETED
 
 REVERSAL_CURVATURE = 0.01  # 1/m: about 1.5 degrees of steering of a passenger car
 REVERSAL_SPEED = 1.0       # m/s: below, curvature is not measurable from the yaw rate
+VEHICLE_PENALTY, STATIC_PENALTY = 0.60, 0.65  # of CARLA's leaderboard, for each collision
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
@@ -22,24 +23,27 @@ class EpisodeMetrics:
     """
     Hold one episode's result and driving metrics, in SI units and simulated time.
 
-    result: the reason of its ending; success: whether the route was completed; return_: sum of
-    the rewards; route_completion: 0 to 1; distance: m driven; off_road_share: share of the time
-    with the vehicle's centre outside its lane; cross_track: lateral error in m; jerk in m/s^3;
-    min_ttc: smallest time to collision by closing speed in s, None when nothing got closer;
-    steering_reversals: how often the curve driven changed direction.
+    result: the reason of its ending; success: whether the route was completed; total_reward: the
+    episode's return; route_completion: 0 to 1; driving_score: 0 to 1, as `driving_score` has it;
+    distance: m driven; vehicle_collisions: those of the collisions that were with vehicles;
+    off_road_share: share of the time with the vehicle's centre outside its lane; cross_track:
+    lateral error in m; jerk in m/s^3; min_ttc: smallest time to collision by closing speed in s,
+    None when nothing got closer; steering_reversals: how often the curve driven changed direction.
     """
 
     result: str
     success: bool
-    return_: float
+    total_reward: float
     steps: int
     duration: float
     route_length: float
     route_completion: float
+    driving_score: float
     distance: float
     mean_speed: float
     max_speed: float
     collisions: int
+    vehicle_collisions: int
     lane_invasions: int
     off_road_share: float
     cross_track_rms: float
@@ -50,7 +54,7 @@ class EpisodeMetrics:
     steering_reversals: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as plain values for JSON; `return_` is named return there."""
+        """Return the metrics as plain values for JSON; `total_reward` is named return there."""
         return {_outside(field.name): getattr(self, field.name)
                 for field in dataclasses.fields(self)}
 
@@ -70,7 +74,22 @@ class EpisodeMetrics:
 
 def _outside(name: str) -> str:
     """Return a field's name as others see it (return is a word of the language)."""
-    return name.rstrip('_')
+    return 'return' if name == 'total_reward' else name
+
+
+def driving_score(completion: float, off_road: float, vehicle_collisions: int,
+                  static_collisions: int) -> float:
+    """
+    Return the driving score of CARLA's leaderboard, 0 to 1, for one episode.
+
+    Route completion, without the share `off_road` of the distance that was driven outside the
+    lane, times 0.60 for each collision with a vehicle and 0.65 for each with anything else
+    (CARLA Autonomous Driving Leaderboard, "Evaluation and metrics"). Of its other infractions,
+    leaving the route, standing still and running out of time end the episode, so that completion
+    is what was reached; pedestrians, traffic lights and stop signs do not exist here.
+    """
+    return (completion * (1.0 - off_road) * VEHICLE_PENALTY ** vehicle_collisions
+            * STATIC_PENALTY ** static_collisions)
 
 
 class EpisodeMeter:
@@ -83,8 +102,10 @@ class EpisodeMeter:
         self._return = 0.0
         self._duration = 0.0
         self._distance = 0.0
+        self._off_road_distance = 0.0
         self._max_speed = 0.0
         self._collisions = 0
+        self._vehicle_collisions = 0
         self._lane_invasions = 0
         self._off_road_time = 0.0
         self._lateral_squared = 0.0
@@ -97,7 +118,7 @@ class EpisodeMeter:
 
     def add(self, *, dt: float, reward: float, speed: float, yaw_rate: float, lateral: float,
             jerk: float | None, time_to_collision: float | None, collided: bool,
-            lane_invasions: int) -> None:
+            lane_invasions: int, hit_vehicle: bool = False) -> None:
         """
         Add one step that took `dt` s: m/s, rad/s, m, m/s^3 and s; jerk None where not known yet.
 
@@ -107,10 +128,13 @@ class EpisodeMeter:
         self._return += reward
         self._duration += dt
         self._distance += abs(speed) * dt
+        off_road = abs(lateral) > self._half_lane_width
+        self._off_road_distance += abs(speed) * dt * off_road
         self._max_speed = max(self._max_speed, abs(speed))
         self._collisions += collided
+        self._vehicle_collisions += collided and hit_vehicle
         self._lane_invasions += lane_invasions
-        self._off_road_time += dt * (abs(lateral) > self._half_lane_width)
+        self._off_road_time += dt * off_road
         self._lateral_squared += dt * lateral * lateral
         self._lateral_max = max(self._lateral_max, abs(lateral))
         if jerk is not None:
@@ -127,18 +151,23 @@ class EpisodeMeter:
         """Return the metrics of the steps so far, of an episode that ended for `reason`."""
         time = max(self._duration, 1e-9)
         success = reason == ROUTE_COMPLETED
+        completion = 1.0 if success else route_completion
         return EpisodeMetrics(
             result=reason,
             success=success,
-            return_=self._return,
+            total_reward=self._return,
             steps=self._steps,
             duration=self._duration,
             route_length=route_length,
-            route_completion=1.0 if success else route_completion,
+            route_completion=completion,
+            driving_score=driving_score(
+                completion, self._off_road_distance / max(self._distance, 1e-9),
+                self._vehicle_collisions, self._collisions - self._vehicle_collisions),
             distance=self._distance,
             mean_speed=self._distance / time,
             max_speed=self._max_speed,
             collisions=self._collisions,
+            vehicle_collisions=self._vehicle_collisions,
             lane_invasions=self._lane_invasions,
             off_road_share=self._off_road_time / time,
             cross_track_rms=math.sqrt(self._lateral_squared / time),
@@ -174,7 +203,8 @@ class _ReversalCounter:
 MEANS: dict[str, Callable[[EpisodeMetrics], float | None]] = {
     'success': lambda one: float(one.success),
     'route_completion': lambda one: one.route_completion,
-    'mean_return': lambda one: one.return_,
+    'driving_score': lambda one: one.driving_score,
+    'mean_return': lambda one: one.total_reward,
     'steps': lambda one: float(one.steps),
     'duration': lambda one: one.duration,
     'completion_time': lambda one: one.duration if one.success else None,

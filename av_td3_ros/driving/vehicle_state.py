@@ -68,7 +68,8 @@ class Events:
     """
     Hold what happened to a vehicle since the step before, and what is ahead of it.
 
-    `collision_impulse` is in N s, None without a collision. `gap` is the free distance in metres
+    `collision_impulse` is in N s, None without a collision; `hit_vehicle` tells whether what was
+    hit is a vehicle. `gap` is the free distance in metres
     to the nearest obstacle ahead and `closing_speed` how fast it shrinks in m/s (positive: getting
     closer); both are None where nothing measures them or nothing is ahead.
 
@@ -79,6 +80,7 @@ class Events:
     lane_invasions: int = 0
     gap: float | None = None
     closing_speed: float | None = None
+    hit_vehicle: bool = False
 
     def __post_init__(self) -> None:
         """Refuse distances and speeds that are not numbers."""

@@ -111,7 +111,7 @@ def to_episode_summary(metrics: EpisodeMetrics, result: str, vehicle: str, index
     """Return an episode's metrics, and the counts that belong to them, as a message."""
     message = EpisodeSummary(
         vehicle=vehicle, episode=index, result=result, success=metrics.success,
-        episode_return=metrics.return_, steps=metrics.steps, duration=metrics.duration,
+        episode_return=metrics.total_reward, steps=metrics.steps, duration=metrics.duration,
         route_length=metrics.route_length, route_completion=metrics.route_completion,
         distance=metrics.distance, metrics=to_metrics({**metrics.to_dict(), **counts}))
     message.header.stamp = to_stamp(stamp_ns)

@@ -22,7 +22,8 @@ def status_record(message: LearnerStatus) -> dict[str, Any]:
 
 def episode_record(message: EpisodeSummary) -> dict[str, Any]:
     """Return an episode summary as plain values, named as EpisodeMetrics.to_dict names them."""
-    counts = ('steps', 'collisions', 'lane_invasions', 'steering_reversals')
+    counts = ('steps', 'collisions', 'vehicle_collisions', 'lane_invasions',
+              'steering_reversals')
     metrics = from_metrics(message.metrics)
     return {'kind': 'episode', 'min_ttc': None, **metrics,
             **{name: int(metrics[name]) for name in counts if name in metrics},

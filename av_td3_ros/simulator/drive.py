@@ -25,7 +25,7 @@ from av_td3_ros.driving.vehicle_state import Events, VehicleState
 from av_td3_ros.settings import group
 from av_td3_ros.simulator.actors import actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
-from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
+from av_td3_ros.simulator.world import STATIC_ID, Snapshot, World, WorldSettings
 
 STANDING = VehicleCommand(brake=1.0)
 
@@ -39,22 +39,22 @@ class DriveSettings:
     frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
     command: CommandSettings = group(CommandSettings, 'limits on what reaches the vehicle')
+    obstacles: ObstacleSettings = dataclasses.field(
+        default_factory=lambda: ObstacleSettings(measured=True),
+        metadata={'group': 'other vehicles ahead'})
 
     def __post_init__(self) -> None:
         """Refuse routes too short to stop on."""
         check_room_to_stop(self.episodes, self.driving.target_speed)
-    obstacles: ObstacleSettings = dataclasses.field(
-        default_factory=lambda: ObstacleSettings(measured=True),
-        metadata={'group': 'other vehicles ahead'})
 
 
 class Drive:
     """
     Drive episode after episode without messages, as the nodes do in lockstep.
 
-    `step` holds the latest step of the episode, `applied` the latest action that reached the
-    vehicle, float32[2]. What a message would round is rounded alike. Raises ValueError for a map
-    that cannot be driven.
+    `step` holds the latest step of the episode, `snapshot` the world at that time, `applied` the
+    latest action that reached the vehicle, float32[2]. What a message would round is rounded
+    alike. Raises ValueError for a map that cannot be driven.
     """
 
     def __init__(self, settings: DriveSettings | None = None, seed: int = 0) -> None:
@@ -66,6 +66,7 @@ class Drive:
         self._episode: Episode | None = None
         self._obstacles: ObstacleMeter | None = None
         self.step: Step | None = None
+        self.snapshot: Snapshot | None = None
         self.applied: npt.NDArray[np.float32] = np.zeros(2, np.float32)
 
     @property
@@ -80,7 +81,7 @@ class Drive:
         self.world.set_velocity(plan.speed)
         route = self._router.plan(self.world.ego_pose, _sent(plan.goal))
         # One tick with the brake, as the last observation of an episode causes it.
-        snapshot = self.world.tick(STANDING)
+        snapshot = self.snapshot = self.world.tick(STANDING)
         self._episode = Episode(self.settings.driving, route.points[:, :2])
         self._obstacles = ObstacleMeter(self.settings.obstacles, route.points[:, :2])
         self._obstacles.measure(_measured(snapshot.ego), self._boxes(snapshot))
@@ -105,12 +106,15 @@ class Drive:
         command = to_carla(self.applied, s.command)
         throttle, steer, brake = (float(np.float32(value)) for value in (
             command.throttle, command.steer, command.brake))
-        snapshot = self.world.tick(VehicleCommand(throttle=throttle, steer=-steer, brake=brake))
+        snapshot = self.snapshot = self.world.tick(
+            VehicleCommand(throttle=throttle, steer=-steer, brake=brake))
         self._stack.push(self._frame(snapshot), snapshot.stamp_ns)
-        impulse = snapshot.collision.magnitude if snapshot.collision is not None else None
+        hit = snapshot.collision
         ego = _measured(snapshot.ego)
         ahead = self._obstacles.measure(ego, self._boxes(snapshot))
-        self.step = self._episode.step(ego, Events(impulse, len(snapshot.lane_invasion), *ahead))
+        self.step = self._episode.step(ego, Events(
+            hit.magnitude if hit is not None else None, len(snapshot.lane_invasion), *ahead,
+            hit_vehicle=hit is not None and hit.other_id != STATIC_ID))
         return self.step
 
     def summary(self) -> EpisodeMetrics:

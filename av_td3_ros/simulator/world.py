@@ -28,6 +28,7 @@ from av_td3_ros.simulator.traffic import Traffic, TrafficSettings, TrafficVehicl
 
 STATIC_ID = 0  # what is no vehicle, in Collision.other_id
 CONTACT_REACH = 30.0  # m; roadside boxes farther off are not looked at
+SAME_PLACE = 1e-3  # m and rad within which two starts are the same one
 CLEAR_OF_EGO = 15.0  # m round the ego vehicle in which no traffic appears
 MASS_OF_VOLUME = 110.0  # kg/m^3, of traffic vehicles
 
@@ -131,7 +132,6 @@ class World:
         self._lines = LaneLines(self.geometry.markings)
         self._step_ns = round(self.settings.fixed_delta_seconds * 1e9)
         self._dt = self._step_ns * 1e-9
-        self._episode = -1
         self.frame = 0
         self.appearance = Appearance()
         self.teleport(self.spawn_points[self.settings.spawn_point])
@@ -163,25 +163,23 @@ class World:
         return Imu((ahead, aside, GRAVITY), (0.0, 0.0, self.ego.yaw_rate))
 
     def teleport(self, pose: Pose) -> None:
-        """Put the ego vehicle to `pose`, standing, and begin a new episode there."""
+        """
+        Put the ego vehicle to `pose`, standing, and begin a new episode there.
+
+        Look, road condition and traffic depend on the seed and the pose alone: an episode is the
+        same whatever was driven before it and however often its reset was asked for.
+        """
         self.ego.reset(pose)
         self._lines.place(pose, self.ego.length, self.ego.width)
-        self.new_episode()
+        place = [round(value / SAME_PLACE) % 2**32 for value in (pose.x, pose.y, pose.yaw)]
+        look, cars = (np.random.default_rng((self._seed, *place, stream)) for stream in (0, 1))
+        self.appearance = Appearance.sample(self.settings.appearance, look)
+        self.ego.grip = self.settings.vehicle.grip * self.appearance.grip
+        self.traffic.spawn(self.ego.pose, CLEAR_OF_EGO, cars)
 
     def set_velocity(self, speed: float) -> None:
         """Set the ego vehicle's longitudinal speed in m/s; it neither slides nor turns then."""
         self.ego.set_velocity(speed)
-
-    def new_episode(self, seed: int | None = None) -> None:
-        """Draw a new look, road condition and traffic; `seed` restarts the sequence of them."""
-        if seed is not None:
-            self._seed, self._episode = seed, -1
-        self._episode += 1
-        look, cars = (np.random.default_rng((self._seed, self._episode, stream))
-                      for stream in (0, 1))
-        self.appearance = Appearance.sample(self.settings.appearance, look)
-        self.ego.grip = self.settings.vehicle.grip * self.appearance.grip
-        self.traffic.spawn(self.ego.pose, CLEAR_OF_EGO, cars)
 
     def tick(self, command: VehicleCommand, render: bool = True,
              ego: VehicleState | None = None) -> Snapshot:

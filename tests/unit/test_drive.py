@@ -27,7 +27,7 @@ def test_pursuit_completes_its_routes() -> None:
             step = drive.act(driver.act(step.state))
         metrics = drive.summary()
         assert metrics.success and metrics.route_completion == 1.0, step.reason
-        assert metrics.return_ > 0.0
+        assert metrics.total_reward > 0.0
 
 
 def test_the_same_seed_drives_the_same_to_the_last_bit() -> None:

@@ -130,7 +130,7 @@ def test_summary_of_a_completed_drive() -> None:
         returned += step.reward
     metrics = episode.summary()
     assert (metrics.result, metrics.success, metrics.steps) == ('route_completed', True, 596)
-    assert metrics.return_ == pytest.approx(returned)
+    assert metrics.total_reward == pytest.approx(returned)
     assert metrics.route_length == pytest.approx(300.0)
     assert metrics.route_completion == 1.0
     assert metrics.mean_speed == pytest.approx(10.0)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.metrics import EpisodeMeter, EpisodeMetrics, summarise
+from av_td3_ros.driving.metrics import EpisodeMeter, EpisodeMetrics, driving_score, summarise
 
 STILL = {'dt': 0.1, 'reward': 0.0, 'speed': 0.0, 'yaw_rate': 0.0, 'lateral': 0.0, 'jerk': None,
          'time_to_collision': None, 'collided': False, 'lane_invasions': 0}
@@ -29,12 +29,25 @@ def test_metrics_of_two_steps_computed_by_hand() -> None:
          'time_to_collision': 2.5, 'collided': True},
         reason='collision')
     assert metrics == EpisodeMetrics(
-        result='collision', success=False, return_=0.5, steps=2, duration=pytest.approx(0.4),
-        route_length=100.0, route_completion=0.4, distance=pytest.approx(2.8),
-        mean_speed=pytest.approx(7.0), max_speed=8.0, collisions=1, lane_invasions=2,
+        result='collision', success=False, total_reward=0.5, steps=2, duration=pytest.approx(0.4),
+        route_length=100.0, route_completion=0.4,
+        driving_score=pytest.approx(0.4 * 2.4 / 2.8 * 0.65), distance=pytest.approx(2.8),
+        mean_speed=pytest.approx(7.0), max_speed=8.0, collisions=1, vehicle_collisions=0,
+        lane_invasions=2,
         off_road_share=pytest.approx(0.25), cross_track_rms=pytest.approx(math.sqrt(3.0)),
         cross_track_max=3.0, jerk_rms=pytest.approx(6.0),
         lateral_acceleration_rms=pytest.approx(2.0), min_ttc=2.5, steering_reversals=0)
+
+
+def test_the_driving_score_is_completion_times_the_penalties() -> None:
+    # 3 m of 4 m in the lane, one vehicle and one wall hit.
+    step = {'dt': 0.1, 'speed': 10.0}
+    metrics = measured(step, step | {'collided': True, 'hit_vehicle': True}, step,
+                       step | {'collided': True, 'lateral': 2.0})
+    assert metrics.vehicle_collisions == 1 and metrics.collisions == 2
+    assert metrics.driving_score == pytest.approx(0.4 * 0.75 * 0.60 * 0.65)
+    assert driving_score(1.0, 0.0, 0, 0) == 1.0
+    assert driving_score(0.8, 0.5, 2, 0) == pytest.approx(0.8 * 0.5 * 0.36)
 
 
 def test_an_episode_without_steps_has_metrics_of_zero() -> None:
@@ -76,8 +89,10 @@ def episodes(*changes: dict[str, object]) -> list[EpisodeMetrics]:
 
 def test_summary_has_means_over_episodes_and_rates_over_distance() -> None:
     summary = summarise(episodes(
-        {'success': True, 'distance': 900.0, 'duration': 90.0, 'collisions': 0, 'return_': 10.0},
-        {'success': False, 'distance': 100.0, 'duration': 30.0, 'collisions': 2, 'return_': 0.0}))
+        {'success': True, 'distance': 900.0, 'duration': 90.0, 'collisions': 0,
+         'total_reward': 10.0},
+        {'success': False, 'distance': 100.0, 'duration': 30.0, 'collisions': 2,
+         'total_reward': 0.0}))
     assert summary['success']['mean'] == 0.5
     assert summary['mean_return']['mean'] == 5.0
     assert summary['collisions_per_km']['mean'] == pytest.approx(2.0)
@@ -88,7 +103,8 @@ def test_summary_has_means_over_episodes_and_rates_over_distance() -> None:
 
 def test_interval_is_that_of_the_mean() -> None:
     values = np.random.default_rng(3).normal(5.0, 2.0, size=200)
-    summary = summarise(episodes(*({'return_': float(value)} for value in values)))['mean_return']
+    drives = episodes(*({'total_reward': float(value)} for value in values))
+    summary = summarise(drives)['mean_return']
     error = 1.96 * values.std() / math.sqrt(200)
     assert summary['mean'] == pytest.approx(values.mean())
     assert summary['low'] == pytest.approx(values.mean() - error, abs=0.05)
@@ -96,7 +112,7 @@ def test_interval_is_that_of_the_mean() -> None:
 
 
 def test_summary_is_reproducible_from_its_seed() -> None:
-    drives = episodes(*({'return_': float(value)} for value in range(10)))
+    drives = episodes(*({'total_reward': float(value)} for value in range(10)))
     assert summarise(drives, seed=4) == summarise(drives, seed=4)
     assert summarise(drives, seed=4) != summarise(drives, seed=5)
 

@@ -82,20 +82,22 @@ def test_a_teleport_begins_a_new_episode_at_rest() -> None:
     assert all(math.hypot(one.x - goal.x, one.y - goal.y) > 14.0 for one in after.vehicles)
 
 
-def test_episodes_repeat_from_their_seed() -> None:
-    here = world(look='cluttered')
+def test_an_episode_is_told_by_its_start_and_the_seed_alone() -> None:
+    here, other = world(look='cluttered', seed=7), world(look='cluttered', seed=8)
     looks = []
-    for seed in (7, None, 7, None):
-        here.new_episode(seed)
+    for spawn in (1, 2, 1, 2):
+        here.teleport(here.spawn_points[spawn])
         looks.append(here.appearance.asphalt)
+    other.teleport(other.spawn_points[1])
     assert looks[0] == looks[2] != looks[1] == looks[3]
+    assert looks[0] != other.appearance.asphalt
 
 
 def test_slippery_looks_make_slippery_roads() -> None:
     here = world(look='cluttered')
     grips = []
-    for _ in range(10):
-        here.new_episode()
+    for spawn in here.spawn_points[:10]:
+        here.teleport(spawn)
         grips.append(here.ego.grip)
     assert min(grips) < 0.8 < 1.0 >= max(grips)
     assert world(look='clean').ego.grip == 1.0

@@ -1,0 +1,78 @@
+"""What an episode leaves behind: its metrics, the path driven, and where what went wrong."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from av_td3_ros.driving.metrics import EpisodeMetrics
+from av_td3_ros.driving.termination import COLLISION, OFF_ROAD, STUCK, TIME_LIMIT
+
+LANE_INVASION = 'lane_invasion'
+INFRACTIONS = (COLLISION, OFF_ROAD, LANE_INVASION, STUCK, TIME_LIMIT)
+PATH_SPACING = 2  # steps between the points of a path in JSON; more would only make it larger
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Infraction:
+    """Say what went wrong where: map coordinates in m, and s since the episode's start."""
+
+    kind: str
+    x: float
+    y: float
+    time: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeRecord:
+    """Hold one episode: its index, metrics, path of (x, y, speed) in m and m/s, infractions."""
+
+    index: int
+    metrics: EpisodeMetrics
+    path: tuple[tuple[float, float, float], ...]
+    infractions: tuple[Infraction, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: the metrics by name, `episode`, `path`, `infractions`."""
+        points = self.path[::PATH_SPACING]
+        if self.path and (len(self.path) - 1) % PATH_SPACING:
+            points += self.path[-1:]
+        return {
+            **self.metrics.to_dict(), 'episode': self.index,
+            'path': [[round(value, 2) for value in point] for point in points],
+            'infractions': [dataclasses.asdict(one) for one in self.infractions]}
+
+
+class EpisodeLog:
+    """Note the path and the infractions of one episode, step by step."""
+
+    def __init__(self, half_lane_width: float) -> None:
+        """Call the vehicle off the road beyond `half_lane_width` m of lateral error."""
+        self._half_lane_width = half_lane_width
+        self._start_ns: int | None = None
+        self._is_off_road = False
+        self.path: list[tuple[float, float, float]] = []
+        self.infractions: list[Infraction] = []
+
+    def add(self, *, stamp_ns: int, x: float, y: float, speed: float, lateral: float,
+            collided: bool = False, lane_invasions: int = 0, reason: str = '') -> None:
+        """
+        Take the next step: m, m/s, simulated ns; `reason`: why the episode ended, if it did.
+
+        Leaving the road counts where it begins; lines crossed in one step count once each.
+        """
+        if self._start_ns is None:
+            self._start_ns = stamp_ns
+        self.path.append((x, y, speed))
+        is_off_road = abs(lateral) > self._half_lane_width
+        found = [COLLISION] * collided + [LANE_INVASION] * lane_invasions
+        if is_off_road and not self._is_off_road:
+            found.append(OFF_ROAD)
+        if reason in (STUCK, TIME_LIMIT):
+            found.append(reason)
+        self._is_off_road = is_off_road
+        time = (stamp_ns - self._start_ns) * 1e-9
+        self.infractions += [Infraction(kind, x, y, time) for kind in found]
+
+    def record(self, index: int, metrics: EpisodeMetrics) -> EpisodeRecord:
+        """Return what was noted, with the metrics of the same episode."""
+        return EpisodeRecord(index, metrics, tuple(self.path), tuple(self.infractions))
