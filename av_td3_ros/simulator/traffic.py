@@ -92,10 +92,13 @@ class Traffic:
         """Prepare the map's lanes; `spawn` brings the vehicles."""
         self.settings = settings
         self._rng = rng
-        self._tracks = [_Track(lane, settings.lateral_acceleration) for lane in road_map.lanes]
+        # A large map takes a while, and most worlds have no other vehicles.
+        lanes = road_map.lanes if settings.count else ()
+        self._tracks = [_Track(lane, settings.lateral_acceleration) for lane in lanes]
         _slow_for_what_follows(self._tracks)
-        self._junctions = _junctions(road_map.lanes)
-        self._spawn_places = [road_map.locate(pose) for pose in road_map.spawn_points()]
+        self._junctions = _junctions(lanes)
+        self._spawn_places = [road_map.locate(pose) for pose in
+                              (road_map.spawn_points() if settings.count else ())]
         self._drivers: list[_Driver] = []
         self._seen: list[TrafficVehicle] | None = None
 

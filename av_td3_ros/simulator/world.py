@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -112,12 +114,11 @@ class World:
         self.settings = settings or WorldSettings()
         self._seed = seed
         try:
-            self.road_map = RoadMap.from_file(map_file(self.settings.map))
+            file = map_file(self.settings.map)
+            self.road_map, self.geometry, self.scenery = _read(
+                file, file.stat().st_mtime_ns, self.settings.roadside_distance)
         except FileNotFoundError as error:
             raise MapError(str(error)) from error
-        self.geometry = RoadGeometry.from_map(
-            self.road_map, box_distance=self.settings.roadside_distance)
-        self.scenery = Scenery.from_geometry(self.geometry)
         self.spawn_points: tuple[Pose, ...] = self.road_map.spawn_points()
         if not self.spawn_points:
             raise MapError(f'map {self.road_map.name!r} has no lane with 30 m to drive ahead; '
@@ -241,6 +242,15 @@ class World:
             if hardest is None or found.magnitude > hardest.magnitude:
                 hardest = found
         return hardest
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, changed_ns: int, box_distance: float
+          ) -> tuple[RoadMap, RoadGeometry, Scenery]:
+    """Return what never changes of a map; worlds of one map share it."""
+    road_map = RoadMap.from_file(file)
+    geometry = RoadGeometry.from_map(road_map, box_distance=box_distance)
+    return road_map, geometry, Scenery.from_geometry(geometry)
 
 
 def _drawn(vehicles: tuple[TrafficVehicle, ...]) -> Vehicles:
