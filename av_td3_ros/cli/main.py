@@ -20,7 +20,13 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from av_td3_ros.cli import config, diagnose, learning_curves, train  # seconds: torch
+    from av_td3_ros.cli import (  # seconds: torch
+        config,
+        diagnose,
+        learning_curves,
+        reward_plots,
+        train,
+    )
     from av_td3_ros.cli import map as map_command
 
     parser = argparse.ArgumentParser(
@@ -31,6 +37,7 @@ def _run(arguments: list[str]) -> int:
             ('diagnose', diagnose, 'tell what looks sick in a run or a checkpoint, and draw it'),
             ('plot', learning_curves, 'draw the learning curves of several runs'),
             ('map', map_command, 'make a map of random roads'),
+            ('reward', reward_plots, 'draw the reward terms and tell what drives are worth'),
             ('config', config, 'list every setting with meaning and default')):
         described = commands.add_parser(name, help=about)
         command.add_arguments(described)

@@ -105,6 +105,19 @@ def reward(settings: RewardSettings, situation: Situation) -> RewardTerms:
     return RewardTerms(progress_term, efficiency_term, lane_term, comfort_term, safety_term, total)
 
 
+def bounds(settings: RewardSettings) -> dict[str, tuple[float, float]]:
+    """Return {term: (lowest, highest)} of the weighted and scaled terms and of their total."""
+    lane_cost = MAX_LATERAL_COST + settings.heading_share * MAX_HEADING_COST
+    unweighted = {'progress': (-1.0, 1.0 + settings.goal_bonus), 'efficiency': (-1.0, 0.0),
+                  'lane': (-lane_cost, 0.0), 'comfort': (-1.0, 0.0),
+                  'safety': (-1.0 - 2.0 * settings.failure_penalty, 0.0)}
+    found = {term: (settings.scale * getattr(settings, term) * low,
+                    settings.scale * getattr(settings, term) * high)
+             for term, (low, high) in unweighted.items()}
+    return {**found, 'total': (sum(low for low, _ in found.values()),
+                               sum(high for _, high in found.values()))}
+
+
 def progress(settings: RewardSettings, situation: Situation) -> float:
     """
     Return metres along the route over those of the target speed, in [-1, 1], and the goal bonus.

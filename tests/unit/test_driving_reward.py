@@ -7,11 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from av_td3_ros.driving import reward as terms
 from av_td3_ros.driving.episode import DrivingSettings, Episode
 from av_td3_ros.driving.reward import RewardSettings, Situation
+from av_td3_ros.driving.termination import FAILURES, REASONS
 from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.settings import check, described_fields
 
 SETTINGS = RewardSettings()
 CRUISE = Situation(dt=0.05, progress=0.5, speed=10.0, target_speed=10.0, lateral=0.0,
@@ -107,6 +111,57 @@ def test_every_term_stays_within_its_documented_bounds() -> None:
         assert -1.7 <= terms.lane(SETTINGS, wild) <= 0.0
         assert -1.0 <= terms.comfort(SETTINGS, wild) <= 0.0
         assert -11.0 <= terms.safety(SETTINGS, wild) <= 0.0
+
+
+NUMBER = st.floats(allow_nan=False)
+SITUATIONS = st.builds(
+    Situation, dt=st.floats(1e-9, 10.0), progress=NUMBER, speed=NUMBER,
+    target_speed=st.floats(0.5, 60.0), lateral=NUMBER, heading_error=NUMBER, jerk=NUMBER,
+    lateral_acceleration=NUMBER, gap=st.none() | NUMBER, time_to_collision=st.none() | NUMBER,
+    impact_speed=NUMBER, reason=st.sampled_from(('', *REASONS)))
+ANY_SETTINGS = st.builds(RewardSettings, **{
+    key: st.floats(about.minimum, about.maximum)
+    for key, _, about in described_fields(RewardSettings)})
+
+
+@given(ANY_SETTINGS, SITUATIONS)
+def test_no_setting_and_no_situation_leaves_the_bounds(settings: RewardSettings, one: Situation
+                                                       ) -> None:
+    check(settings)
+    step, limits = terms.reward(settings, one), terms.bounds(settings)
+    assert list(limits) == [field.name for field in dataclasses.fields(step)]
+    for term, (low, high) in limits.items():
+        slack = 1e-12 * (high - low)  # of adding in another order
+        assert low - slack <= getattr(step, term) <= high + slack, term
+    # Only progress can pay.
+    assert max(step.efficiency, step.lane, step.comfort, step.safety) <= 0.0
+    if one.progress <= 0.0 and one.reason != 'route_completed':
+        assert step.total <= 0.0
+    if one.reason in FAILURES:
+        assert step.safety <= -0.999 * settings.scale * settings.safety * settings.failure_penalty
+
+
+def test_the_bounds_are_reached_and_those_of_the_page() -> None:
+    limits = terms.bounds(SETTINGS)
+    assert limits == {
+        'progress': pytest.approx((-0.1, 0.6)), 'efficiency': pytest.approx((-0.01, 0.0)),
+        'lane': pytest.approx((-0.085, 0.0)), 'comfort': pytest.approx((-0.005, 0.0)),
+        'safety': pytest.approx((-1.1, 0.0)), 'total': pytest.approx((-1.3, 0.6))}
+    worst = terms.reward(SETTINGS, Situation(
+        0.05, progress=-9.0, speed=-9.0, target_speed=10.0, lateral=9.0, heading_error=3.0,
+        jerk=99.0, lateral_acceleration=99.0, gap=0.0, impact_speed=99.0, reason='collision'))
+    assert dataclasses.asdict(worst) == {
+        name: pytest.approx(low) for name, (low, _) in limits.items()}
+    best = terms.reward(SETTINGS, situation(reason='route_completed'))
+    assert dataclasses.asdict(best) == {
+        name: pytest.approx(high) for name, (_, high) in limits.items()}
+
+
+def test_moving_pays_from_a_speed_on_that_is_no_creeping() -> None:
+    def total(speed: float) -> float:
+        return terms.reward(SETTINGS, situation(progress=0.05 * speed, speed=speed)).total
+
+    assert total(0.90) < 0.0 < total(0.92)
 
 
 @pytest.mark.parametrize('field', [field.name for field in dataclasses.fields(RewardSettings)])
