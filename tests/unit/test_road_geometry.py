@@ -100,3 +100,14 @@ def test_boxes_follow_the_seed(road_map):
     assert one == same
     assert one != other
     assert RoadGeometry.from_map(road_map, box_distance=0.0).boxes == ()
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+def test_boxes_stand_on_both_sides_of_a_one_way_road(side):
+    text = straight_road(400.0)
+    start = text.index(f'<{side}>') + len(f'<{side}>')
+    one_way = text[:start] + text[text.index(f'</{side}>'):]
+    road_map = RoadMap.from_text(one_way, 'one-way')
+    assert len(road_map.lanes) == 1
+    sides = [box.y > 0.0 for box in RoadGeometry.from_map(road_map).boxes]
+    assert 10 < sum(sides) < len(sides) - 10
