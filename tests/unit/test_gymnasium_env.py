@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -24,12 +27,71 @@ SETTINGS = DriveSettings(
 
 
 @pytest.mark.filterwarnings('ignore:.*Box observation space:UserWarning')
-def test_it_keeps_the_contract_of_gymnasium() -> None:
+def test_it_keeps_the_contract_of_gymnasium(monkeypatch: pytest.MonkeyPatch) -> None:
     made = gymnasium.make('av_td3_ros.simulator.gymnasium_env:AvTd3-v0', settings=SETTINGS,
                           render_mode='rgb_array')
+    monkeypatch.setenv('SDL_VIDEODRIVER', 'dummy')  # it makes one in each render mode
     check_env(made.unwrapped)
     made.reset(seed=1)
     assert made.render().shape == (72, 96, 3)
+
+
+@pytest.mark.filterwarnings('ignore:.*Box observation space:UserWarning')
+def test_a_window_shows_each_step_at_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    pygame = pytest.importorskip('pygame')
+    monkeypatch.setenv('SDL_VIDEODRIVER', 'dummy')
+    made = gymnasium.make('av_td3_ros.simulator.gymnasium_env:AvTd3-v0', settings=SETTINGS,
+                          render_mode='human')
+    still = gymnasium.make('AvTd3-v0', settings=SETTINGS, render_mode='rgb_array')
+    assert made.metadata['render_fps'] == 20
+    shown = []
+    for env in (made, still):
+        env.reset(seed=1)
+        for _ in range(4):
+            env.step(np.zeros(2, np.float32))
+    began = time.monotonic()
+    for _ in range(4):
+        made.step(np.zeros(2, np.float32))
+        still.step(np.zeros(2, np.float32))
+        shown.append(pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1))
+        assert made.render() is None
+        assert (shown[-1][::2, ::2] == still.render()).all()
+    assert time.monotonic() - began > 3 * 0.045
+    assert shown[0].shape == (144, 192, 3)
+    assert (shown[0] != shown[-1]).any()
+    made.close()
+    made.close()
+    assert not pygame.display.get_init()
+
+
+def test_looking_on_changes_nothing() -> None:
+    env, unseen = AvTd3Env(SETTINGS, render_mode='rgb_array'), AvTd3Env(SETTINGS)
+    assert env.render() is None  # nothing to see before the first reset
+    for one in (env, unseen):
+        one.reset(seed=1)
+    for _ in range(3):
+        first, again = env.render(), env.render()
+        assert (first == again).all()
+        seen, alone = (one.step(np.zeros(2, np.float32))[0] for one in (env, unseen))
+        assert (seen['image'] == alone['image']).all()
+
+
+def test_without_screen_or_pygame_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('pygame')
+    monkeypatch.setenv('SDL_VIDEODRIVER', 'no such driver')
+    with pytest.raises(RuntimeError, match='render to rgb_array'):
+        AvTd3Env(SETTINGS, render_mode='human').reset(seed=1)
+    monkeypatch.setitem(sys.modules, 'pygame', None)
+    with pytest.raises(gymnasium.error.DependencyNotInstalled, match='pip install pygame=='):
+        AvTd3Env(SETTINGS, render_mode='human')
+
+
+def test_it_is_light() -> None:
+    heavy = ('torch', 'rclpy', 'pygame', 'matplotlib')
+    code = ('import sys, av_td3_ros.simulator.gymnasium_env; '
+            f'print([one for one in {heavy} if one in sys.modules])')
+    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == '[]'
 
 
 def test_it_is_the_same_drive_to_the_last_digit() -> None:

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'ros2_ws' / 'src' / 'av_td3_ros'
 NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
 SYSTEM = {'cv2': 'python3-opencv', 'matplotlib': 'python3-matplotlib', 'numpy': 'python3-numpy',
-          'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
+          'pygame': 'python3-pygame', 'rich': 'python3-rich', 'scipy': 'python3-scipy',
+          'yaml': 'python3-yaml'}
 PIP = {'carla': 'carla', 'gymnasium': 'gymnasium', 'imageio_ffmpeg': 'imageio-ffmpeg',
        'rosbags': 'rosbags', 'safetensors': 'safetensors',
        'scenariogeneration': 'scenariogeneration', 'torch': 'torch',

@@ -1,0 +1,56 @@
+"""A window on the screen for pictures, by pygame as Gymnasium's own environments have it."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+from numpy.typing import NDArray
+
+PYGAME = '2.6.1'
+
+
+class Window:
+    """Show picture after picture, no faster than `rate` a second; it opens with the first."""
+
+    def __init__(self, title: str, rate: float, scale: int = 2) -> None:
+        """Raise DependencyNotInstalled, which says what to install, without pygame."""
+        try:
+            import pygame
+        except ImportError as error:
+            raise DependencyNotInstalled('a window needs pygame: run `pip install '
+                                         f'pygame=={PYGAME}`, or render to rgb_array') from error
+        self._pygame: Any = pygame
+        self._title, self._rate, self._scale = title, rate, scale
+        self._screen: Any = None
+        self._clock: Any = None
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        """
+        Show a picture, uint8 (height, width, 3) RGB, and wait until the next one is due.
+
+        Raises RuntimeError where there is no screen.
+        """
+        pygame = self._pygame
+        height, width = picture.shape[:2]
+        size = (self._scale * width, self._scale * height)
+        if self._screen is None:
+            try:
+                pygame.display.init()
+                self._screen = pygame.display.set_mode(size)
+            except pygame.error as error:
+                raise RuntimeError(f'no screen for a window ({error}): set DISPLAY, or render '
+                                   'to rgb_array') from error
+            pygame.display.set_caption(self._title)
+            self._clock = pygame.time.Clock()
+        surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
+        self._screen.blit(pygame.transform.scale(surface, size), (0, 0))
+        pygame.event.pump()  # else the desktop takes the window for dead
+        pygame.display.flip()
+        self._clock.tick(self._rate)
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._screen is not None:
+            self._pygame.display.quit()
+            self._screen = None
