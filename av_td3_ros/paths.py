@@ -29,6 +29,19 @@ def config_directory() -> Path:
     return share_directory() / 'config'
 
 
+def pretrained_policy() -> Path:
+    """
+    Return the folder of the policy that comes with the project.
+
+    Raises FileNotFoundError when there is none.
+    """
+    folder = config_directory() / 'pretrained'
+    if not (folder / 'policy.json').is_file():
+        raise FileNotFoundError(f'no pretrained policy in {folder}: train one, and make it that '
+                                f'one with `av-td3 export --policy RUN --out {folder}`')
+    return folder
+
+
 def map_file(name: str) -> Path:
     """
     Return the OpenDRIVE file of a shipped map's name, or the file that `name` itself names.

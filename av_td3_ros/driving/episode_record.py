@@ -4,8 +4,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from av_td3_ros.driving.episode import DrivingSettings
 from av_td3_ros.driving.metrics import EpisodeMetrics
-from av_td3_ros.driving.termination import COLLISION, OFF_ROAD, STUCK, TIME_LIMIT
+from av_td3_ros.driving.termination import (
+    COLLISION,
+    OFF_ROAD,
+    STUCK,
+    TIME_LIMIT,
+    is_collision,
+)
 
 LANE_INVASION = 'lane_invasion'
 INFRACTIONS = (COLLISION, OFF_ROAD, LANE_INVASION, STUCK, TIME_LIMIT)
@@ -45,26 +52,27 @@ class EpisodeRecord:
 class EpisodeLog:
     """Note the path and the infractions of one episode, step by step."""
 
-    def __init__(self, half_lane_width: float) -> None:
-        """Call the vehicle off the road beyond `half_lane_width` m of lateral error."""
-        self._half_lane_width = half_lane_width
+    def __init__(self, settings: DrivingSettings) -> None:
+        self._settings = settings
         self._start_ns: int | None = None
         self._is_off_road = False
         self.path: list[tuple[float, float, float]] = []
         self.infractions: list[Infraction] = []
 
     def add(self, *, stamp_ns: int, x: float, y: float, speed: float, lateral: float,
-            collided: bool = False, lane_invasions: int = 0, reason: str = '') -> None:
+            impulse: float | None = None, lane_invasions: int = 0, reason: str = '') -> None:
         """
-        Take the next step: m, m/s, simulated ns; `reason`: why the episode ended, if it did.
+        Take the next step: m, m/s, simulated ns; impulse of a collision in N s, None without.
 
-        Leaving the road counts where it begins; lines crossed in one step count once each.
+        `reason`: why the episode ended here, '' while it goes on. Leaving the road counts where it
+        begins, each line crossed counts once.
         """
         if self._start_ns is None:
             self._start_ns = stamp_ns
         self.path.append((x, y, speed))
-        is_off_road = abs(lateral) > self._half_lane_width
-        found = [COLLISION] * collided + [LANE_INVASION] * lane_invasions
+        is_off_road = abs(lateral) > self._settings.reward.half_lane_width
+        found = [COLLISION] * is_collision(self._settings.termination, impulse)
+        found += [LANE_INVASION] * lane_invasions
         if is_off_road and not self._is_off_road:
             found.append(OFF_ROAD)
         if reason in (STUCK, TIME_LIMIT):

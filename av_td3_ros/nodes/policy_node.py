@@ -18,9 +18,9 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.settings import group, setting
-from av_td3_ros.td3.checkpoint import load
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
+from av_td3_ros.td3.policy import load_policy
 from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
 
 
@@ -31,8 +31,8 @@ class PolicySettings:
     driver: str = setting('policy', 'who drives: the actor network, pure pursuit with PID speed '
                           'control, or random actions', choices=('policy', 'pursuit', 'random'))
     training: bool = setting(False, 'explore: random actions first, noise on the policy later')
-    weights: str = setting('', 'checkpoint folder to start from; empty: a network '
-                           'drawn from the seed, until the learner sends one')
+    weights: str = setting('', 'folder of a checkpoint or an exported policy to start from; '
+                           'empty: a network drawn from the seed, until the learner sends one')
     seed: int = setting(0, 'seed of exploration and of an untrained network', minimum=0,
                         maximum=2**31 - 1)
     threads: int = setting(1, 'threads of one inference', minimum=1, maximum=64)
@@ -174,12 +174,11 @@ class PolicyNode(Node):
                 self._next = actor, message.version
 
     def _load_file(self, path: Path) -> None:
-        checkpoint = load(path)
-        if architecture_hash(checkpoint.network) != architecture_hash(self.settings.network):
-            raise ValueError(f'weights {checkpoint.path}: made for {checkpoint.network}, this '
+        policy = load_policy(path)
+        if architecture_hash(policy.network) != architecture_hash(self.settings.network):
+            raise ValueError(f'weights {policy.path}: made for {policy.network}, this '
                              f'node has {self.settings.network}: set network.* alike')
-        self._actor = checkpoint.actor().eval()
-        self._version = int(checkpoint.counters.get('policy_version', 0))
+        self._actor, self._version = policy.actor, policy.version
 
     def _think(self, actor: Actor) -> None:
         n = self.settings.network

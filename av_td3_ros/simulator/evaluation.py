@@ -109,7 +109,7 @@ class _Vehicle:
         self._log = self._new_log()
 
     def _new_log(self) -> EpisodeLog:
-        return EpisodeLog(self._drive.settings.driving.reward.half_lane_width)
+        return EpisodeLog(self._drive.settings.driving)
 
     def begin(self, index: int) -> None:
         self._drive.begin(index)
@@ -132,11 +132,13 @@ class _Vehicle:
     def _note(self) -> None:
         step, snapshot = self._drive.step, self._drive.snapshot
         assert step is not None and snapshot is not None
-        driving = not step.is_first  # what happened before belongs to no episode
+        hit, crossed = snapshot.collision, len(snapshot.lane_invasion)
+        if step.is_first:
+            hit, crossed = None, 0  # what happened on the way to it belongs to no episode
         self._log.add(
             stamp_ns=snapshot.stamp_ns, x=snapshot.ego.x, y=snapshot.ego.y,
             speed=snapshot.ego.speed, lateral=float(step.state[1]) * LATERAL_SCALE,
-            collided=driving and snapshot.collision is not None,
-            lane_invasions=len(snapshot.lane_invasion) * driving, reason=step.reason)
+            impulse=hit.magnitude if hit is not None else None, lane_invasions=crossed,
+            reason=step.reason)
         if self._watch is not None:
             self._watch(self._index, self._drive)
