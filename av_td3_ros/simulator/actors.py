@@ -12,5 +12,6 @@ def actors(snapshot: Snapshot, ego: EgoVehicle) -> tuple[Box, ...]:
     """Return the boxes of the ego vehicle, which comes first, and of the traffic."""
     here = snapshot.ego
     return (Box(EGO_ID, here.x, here.y, here.yaw, ego.length, ego.width, ego.height),
-            *(Box(one.id, one.x, one.y, one.yaw, one.length, one.width, one.height)
+            *(Box(one.id, float(one.x), float(one.y), float(one.yaw), one.length, one.width,
+                  one.height)
               for one in snapshot.vehicles))
