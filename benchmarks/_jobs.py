@@ -1,0 +1,186 @@
+"""Train, look at what was learned now and then, and keep what was seen; some jobs at a time."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from av_td3_ros.driving.mask import IMAGE, NO_MASK, VECTOR
+from av_td3_ros.driving.metrics import summarise
+from av_td3_ros.simulator.appearance import AppearanceSettings
+from av_td3_ros.simulator.drive import DriveSettings
+from av_td3_ros.simulator.evaluation import Driver, evaluate
+from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.world import WorldSettings
+from benchmarks._training import Algorithm
+
+TRAINING_MAP = 'train/roads'
+TEST_MAPS = ('test/roads_a', 'test/roads_b')
+EPISODES = 25  # of each test map
+VALIDATION_EPISODES = 10  # of each mask, on the training map
+TEST_SEED, VALIDATION_SEED = 10_000, 5_000  # episodes that no training drives
+PARALLEL = 10  # vehicles whose actions are computed together
+NEAR = 200.0  # m round the ego vehicle in which the other vehicles appear
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """
+    What to train, and how it differs in what it drives.
+
+    `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
+    one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
+    minutes after which it is evaluated, `masked` those with a look behind the other masks.
+    """
+
+    make: Callable[[DriveSettings, int, Path], Algorithm] | None
+    driver: Driver | None = None
+    hides: str = NO_MASK
+    vehicles: int = 0
+    step: float = 0.05  # s between two actions
+    looks: tuple[float, ...] = (2, 4, 6, 8, 10, 15, 20, 25, 30)
+    masked: tuple[float, ...] = (10, 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training: a recipe by its name, a world, a seed, and processor minutes."""
+
+    recipe: str
+    world: str
+    seed: int
+    minutes: float
+
+    @property
+    def name(self) -> str:
+        """Return the name of the job's folder."""
+        return f'{self.recipe}-{self.world}-{self.seed}'
+
+
+def drive_settings(recipe: Recipe, world: str, map_name: str) -> DriveSettings:
+    """Return what the nodes would be told for a map in a world."""
+    return DriveSettings(world=WorldSettings(
+        map=map_name, fixed_delta_seconds=recipe.step,
+        appearance=AppearanceSettings(world=world),
+        traffic=TrafficSettings(count=recipe.vehicles, within=NEAR)))
+
+
+def work(job: Job, recipe: Recipe, folder: Path) -> None:
+    """Do a job, or what is left of it; every line of evaluations.jsonl is a snapshot."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = folder / 'evaluations.jsonl'
+    if recipe.make is None:
+        assert recipe.driver is not None
+        _append(lines, {'minutes': 0, 'transitions': 0, 'updates': 0, 'score': 0.0,
+                        NO_MASK: examine(job, recipe, recipe.driver, NO_MASK)})
+        return
+    algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP), job.seed, folder)
+    done = read_lines(lines) if algorithm.transitions else []
+    if not done:
+        lines.unlink(missing_ok=True)
+    spent = done[-1]['minutes'] if done else 0.0
+    for until in (minute for minute in recipe.looks if spent < minute <= job.minutes):
+        algorithm.advance(60.0 * (until - spent))
+        spent = until
+        snapshot = {'minutes': until, 'transitions': algorithm.transitions,
+                    'updates': algorithm.updates, **look(job, recipe, algorithm, until)}
+        algorithm.save()
+        _append(lines, snapshot)
+        print(f'{job.name}: {until} min, {snapshot["updates"]} updates, success '
+              f'{snapshot[NO_MASK]["success"]["mean"]:.2f}', flush=True)
+
+
+def look(job: Job, recipe: Recipe, algorithm: Algorithm, minute: float) -> dict[str, Any]:
+    """Return what the present policy reaches on the test maps, and what it is chosen by."""
+    driver = algorithm.driver()
+    started = time.process_time()
+    chosen_by = [validate(job, recipe, driver, mask) for mask in sorted({recipe.hides, VECTOR})]
+    found = {'score': sum(chosen_by) / len(chosen_by),
+             'choosing_seconds': round(time.process_time() - started, 1),
+             NO_MASK: examine(job, recipe, driver, recipe.hides)}
+    if minute in recipe.masked and recipe.hides == NO_MASK:
+        found |= {mask: examine(job, recipe, driver, mask) for mask in (VECTOR, IMAGE)}
+    return found
+
+
+def validate(job: Job, recipe: Recipe, driver: Driver, mask: str) -> float:
+    """Return the mean return of a few unseen episodes on the training map."""
+    records = evaluate(drive_settings(recipe, job.world, TRAINING_MAP), driver,
+                       VALIDATION_EPISODES, VALIDATION_SEED, mask=mask, parallel=PARALLEL)
+    return sum(one.metrics.total_reward for one in records) / len(records)
+
+
+def examine(job: Job, recipe: Recipe, driver: Driver, mask: str) -> dict[str, Any]:
+    """Return the metrics over all test maps, with their intervals."""
+    episodes = []
+    for map_name in TEST_MAPS:
+        episodes += [one.metrics for one in evaluate(
+            drive_settings(recipe, job.world, map_name), driver, EPISODES, TEST_SEED, mask=mask,
+            parallel=PARALLEL)]
+    return summarise(episodes)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the snapshots of a job so far."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+def _append(path: Path, snapshot: Mapping[str, Any]) -> None:
+    with path.open('a', encoding='utf-8') as file:
+        file.write(json.dumps(snapshot) + '\n')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every benchmark of trainings takes."""
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument('--minutes', type=float, help='processor minutes of each training')
+    parser.add_argument('--workers', type=int, default=2, help='jobs at a time')
+    parser.add_argument('--runs', type=Path, help='folder of the jobs')
+    parser.add_argument('--report-only', action='store_true', help='train nothing')
+    parser.add_argument('--out', type=Path, help='folder for page, picture and snapshots')
+    parser.add_argument('--json', type=Path, help='file to write the results to')
+    parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)
+
+
+def run_jobs(module: str, jobs: Sequence[Job], folder: Path, workers: int) -> None:
+    """Do jobs in processes of their own, some at a time; say which ones fail."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def start(job: Job) -> int:
+        with (folder / f'{job.name}.log').open('a', encoding='utf-8') as log:
+            return subprocess.run(
+                [sys.executable, '-m', module, '--runs', str(folder), '--job',
+                 json.dumps(dataclasses.asdict(job))], stdout=log, stderr=log, check=False,
+                env={**os.environ, 'OMP_NUM_THREADS': '1'}).returncode
+
+    with ThreadPoolExecutor(workers) as pool:
+        for job, status in zip(jobs, pool.map(start, jobs), strict=True):
+            if status:
+                print(f'{job.name} failed: see {folder / job.name}.log')
+
+
+def collect(folder: Path, kept: Path | None) -> dict[str, list[dict[str, Any]]]:
+    """Return the snapshots of all jobs by name: those of `folder`, and those kept before."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if kept is not None and kept.is_file():
+        found = json.loads(kept.read_text(encoding='utf-8'))
+    for path in sorted(folder.glob('*/evaluations.jsonl')):
+        lines = read_lines(path)
+        if len(lines) >= len(found.get(path.parent.name, [])):
+            found[path.parent.name] = lines
+    if kept is not None:
+        kept.write_text(json.dumps(found, sort_keys=True) + '\n', encoding='utf-8')
+    return found

@@ -1,0 +1,95 @@
+"""What pays when learning to drive: the default recipe with one thing changed at a time."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from av_td3_ros.simulator.drive import DriveSettings
+from av_td3_ros.td3.exploration import ExplorationSettings
+from av_td3_ros.td3.learner import LearnerSettings
+from benchmarks import conclude
+from benchmarks._jobs import Job, Recipe, add_arguments, collect, run_jobs, work
+from benchmarks._learning_report import recipe_rows, table_page
+from benchmarks._training import Algorithm, Ours, checkpoint_of
+
+WORLD = 'cluttered'
+MINUTES = 4.0
+RUNS, SNAPSHOTS = Path('runs/recipe'), 'recipe_snapshots.json'
+
+
+def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] | None = None,
+            demonstrated: int = 0, step: float = 0.05,
+            then: Callable[[Ours], None] = lambda ours: None) -> Recipe:
+    """Return the default recipe with changes; `learner` holds {group: {key: value}}."""
+    def make(drive: DriveSettings, seed: int, folder: Path) -> Algorithm:
+        settings = LearnerSettings(seed=seed, run=str(folder), resume=checkpoint_of(folder))
+        for group, changes in (learner or {}).items():
+            changed = dataclasses.replace(getattr(settings, group), **changes)
+            settings = dataclasses.replace(settings, **{group: changed})
+        made = Ours(drive, settings, ExplorationSettings(**(exploration or {})), demonstrated)
+        then(made)
+        return made
+    return Recipe(make, step=step, looks=(MINUTES,), masked=(MINUTES,))
+
+
+def _critics_see_what_the_actor_sees(ours: Ours) -> None:
+    agent = ours.learner.agent
+    prepare = agent._prepare
+
+    def blinded(batch: Any) -> Any:
+        prepared = prepare(batch)
+        return prepared._replace(state=prepared.shown_state, next_state=prepared.next_shown_state)
+
+    agent._prepare = blinded  # type: ignore[method-assign]
+
+
+RECIPES = {
+    'default': variant(),
+    'vector never hidden': variant({'td3': {'vector_dropout': 0.0}}, {'vector_dropout': 0.0}),
+    'vector hidden in batches only': variant(exploration={'vector_dropout': 0.0}),
+    'vector hidden from the critics as well': variant(then=_critics_see_what_the_actor_sees),
+    'smooth exploration noise (0.8)': variant(exploration={'noise_correlation': 0.8}),
+    'less exploration noise (0.1)': variant(exploration={'noise': 0.1}),
+    'random shift by 4 pixels': variant({'td3': {'random_shift': 4}}),
+    'one-step returns': variant({'td3': {'n_step': 1}}),
+    'five-step returns': variant({'td3': {'n_step': 5}}),
+    'without LayerNorm': variant({'network': {'layer_norm': False}}),
+    'one update a transition': variant({'limiter': {'updates_per_transition': 1.0}}),
+    'one update for four transitions': variant({'limiter': {'updates_per_transition': 0.25}}),
+    '2000 steps of pure pursuit as demonstration': variant(
+        {'human': {'share': 0.25}}, demonstrated=2000),
+    'an action every 0.1 s (frame skip)': variant(step=0.1),
+    'float32': variant({'td3': {'precision': 'float32'}}),
+}
+
+
+def main() -> int:
+    """Do the jobs, two at a time, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument('--recipes', nargs='+', choices=list(RECIPES), default=list(RECIPES))
+    parser.set_defaults(seeds=[0, 1])
+    options = parser.parse_args()
+    runs = options.runs or RUNS
+    if options.job:
+        job = Job(**options.job)
+        work(job, RECIPES[job.recipe], runs / job.name)
+        return 0
+    if not options.report_only:
+        run_jobs('benchmarks.recipe', [Job(name, WORLD, seed, options.minutes or MINUTES)
+                                       for seed in options.seeds for name in options.recipes],
+                 runs, options.workers)
+    table = recipe_rows(collect(runs, options.out / SNAPSHOTS if options.out else None))
+    text = table_page(table)
+    print(text)
+    if options.out is not None:
+        (options.out / 'recipe.md').write_text(text, encoding='utf-8')
+    return conclude('recipe', [], table, options.json)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
