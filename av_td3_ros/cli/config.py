@@ -126,24 +126,8 @@ class Config:
                              'give them without a node, as in network.features=128')
 
     def with_options(self, options: Iterable[str]) -> Config:
-        """
-        Return a configuration with `NODE.KEY=VALUE` options applied.
-
-        NODE may be left out where the key tells: `network.features=256` then holds for every node
-        that has that key. Values are YAML. Raises ValueError naming the option.
-        """
-        changes: dict[str, Values] = {}
-        for option in options:
-            key, equals, text = option.partition('=')
-            if not equals:
-                raise ValueError(f'--config {option}: write KEY=VALUE')
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(f'--config {option}: {text!r} is no YAML value') from error
-            for node, name in _nodes_with(key):
-                changes.setdefault(node, {})[name] = NONE if value is None else value
-        return self.with_values(changes)
+        """Return a configuration with options applied; raises as `changes_of` and the first."""
+        return self.with_values(changes_of(options))
 
     def write(self, path: Path, header: str) -> None:
         """Write one ROS parameter file for all nodes."""
@@ -151,6 +135,27 @@ class Config:
                     for node, values in self.values().items()}
         comment = ''.join(f'# {line}\n' for line in header.splitlines())
         path.write_text(comment + yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
+
+
+def changes_of(options: Iterable[str]) -> dict[str, Values]:
+    """
+    Return what `NODE.KEY=VALUE` options change, as {node: {dotted key: value}}.
+
+    NODE may be left out where the key tells: `network.features=256` then holds for every node
+    that has that key. Values are YAML. Raises ValueError naming the option.
+    """
+    changes: dict[str, Values] = {}
+    for option in options:
+        key, equals, text = option.partition('=')
+        if not equals:
+            raise ValueError(f'--config {option}: write KEY=VALUE')
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f'--config {option}: {text!r} is no YAML value') from error
+        for node, name in _nodes_with(key):
+            changes.setdefault(node, {})[name] = NONE if value is None else value
+    return changes
 
 
 def read_node_file(path: Path) -> Values:

@@ -1,159 +1,209 @@
-"""Let drivers drive the same episodes through the real nodes, and compare them."""
+"""`av-td3 evaluate`: let one driver drive the same episodes as any other, and measure it."""
 from __future__ import annotations
 
+import argparse
 import contextlib
-import json
-import threading
-import time
-from collections.abc import Callable
+import datetime
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+from rich.console import Console
 
-from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.monitor import Monitor
-from av_td3_ros.cli.session import Session
-from av_td3_ros.cli.video import VideoWriter, annotate
-from av_td3_ros.driving.metrics import EpisodeMetrics, summarise
-from av_td3_ros.ros.graph import session_nodes
+from av_td3_ros.cli.config import Config, changes_of
+from av_td3_ros.cli.evaluation import (
+    Candidate,
+    configured,
+    drive_in_process,
+    result,
+    write_evaluation,
+)
+from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
+from av_td3_ros.cli.film import Film
+from av_td3_ros.cli.node_evaluation import Evaluation
+from av_td3_ros.cli.policies import PRETRAINED, check_fit, find_policy, trained_with
+from av_td3_ros.cli.progress import evaluation_table
+from av_td3_ros.cli.run_folder import new_run_folder
+from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
+from av_td3_ros.driving.episode_planner import EpisodePlanner
+from av_td3_ros.driving.episode_record import EpisodeRecord
+from av_td3_ros.driving.mask import MASKS, NO_MASK
+from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.nodes.environment_node import EnvironmentSettings
+from av_td3_ros.paths import map_file
+from av_td3_ros.ros.graph import profiles, session_nodes
+from av_td3_ros.ros.parameters import from_ros
+from av_td3_ros.settings import from_mapping
+from av_td3_ros.simulator.appearance import WORLDS
 
-PATIENCE = 60.0  # s of wall time without a finished episode before an evaluation gives up
-VIDEO_SCALE = 2
-
-
-class Evaluation:
-    """Hold what an evaluation needs to be the same for every driver."""
-
-    def __init__(self, config: Config, run: Path, *, map_name: str, episodes: int, seed: int,
-                 profile: str, vehicle: str, domain: int, log_level: str,
-                 check_interrupt: Callable[[], None]) -> None:
-        if episodes < 1:
-            raise ValueError(f'{episodes} evaluation episodes: give 1 or more')
-        self._config = config
-        self._run = run
-        self._map, self._episodes, self._seed = map_name, episodes, seed
-        self._profile, self._vehicle, self._domain = profile, vehicle, domain
-        self._log_level = log_level
-        self._check_interrupt = check_interrupt
-
-    def drive(self, name: str, driver: str, weights: Path | None = None,
-              video: Path | None = None) -> dict[str, Any]:
-        """
-        Let one driver drive every episode; return its part of evaluation.json.
-
-        Raises SessionError when a node ends, TimeoutError when no episode ends for too long.
-        """
-        parameters = self._run / 'logs' / name / 'config.yaml'
-        parameters.parent.mkdir(parents=True, exist_ok=True)
-        self.configured(driver, weights).write(parameters, f'evaluation of {name}')
-        nodes = session_nodes(self._profile, self._vehicle, learning=False)
-        heard = _Heard(self._episodes)
-        environment, control = (next(one for one in nodes if one.name == name)
-                                for name in ('environment_node', 'control_node'))
-        with contextlib.ExitStack() as stack:
-            monitor = Monitor('evaluator', self._domain)
-            monitor.on_episode(environment.topic('~/output/episode_summary'), heard.episode)
-            monitor.on_odometry(environment.topic('~/input/odometry'), heard.odometry)
-            if video is not None:
-                film = _Film(stack, video, f'{name} on {self._map}', heard)
-                monitor.on_applied(control.topic('~/output/applied_action'), heard.applied)
-                monitor.on_image(environment.topic('~/input/image'), film.frame)
-            stack.enter_context(monitor)
-            session = stack.enter_context(
-                Session(nodes, parameters, parameters.parent, self._log_level))
-            while not heard.complete.wait(0.1):
-                self._check_interrupt()
-                session.check()
-                if time.monotonic() - heard.heard_at > PATIENCE:
-                    raise TimeoutError(
-                        f'no episode of {name} ended within {PATIENCE:g} s; {len(heard.records)} '
-                        f'of {self._episodes} done; see {parameters.parent}')
-        return self._result(driver, weights, heard)
-
-    def configured(self, driver: str, weights: Path | None) -> Config:
-        """Return what the nodes are told for one driver."""
-        return self._config.with_values({
-            'simulator_node': {'seed': self._seed,
-                               **({'world.map': self._map} if self._map else {})},
-            'environment_node': {
-                'episodes.seed': self._seed, 'first_episode': 0, 'wait_for': 2,
-                'episodes.max_offset': 0.0, 'episodes.max_yaw_offset': 0.0,
-                'episodes.max_speed': 0.0},
-            'policy_node': {'driver': driver, 'training': False,
-                            'weights': str(weights) if weights else ''}})
-
-    def _result(self, driver: str, weights: Path | None, heard: _Heard) -> dict[str, Any]:
-        episodes = [EpisodeMetrics.from_dict(record) for record in heard.records]
-        metrics = summarise(episodes, self._seed)
-        return {
-            'policy': str(weights) if weights else driver, 'maps': [self._map],
-            'episodes': [{**metrics_.to_dict(), 'path': path}
-                         for metrics_, path in zip(episodes, heard.paths, strict=True)],
-            'metrics': metrics,
-            **{name: metrics[name]['mean'] for name in
-               ('success', 'route_completion', 'mean_return')}}
+BASELINES = ('pursuit', 'random')
+MAP = 'loop'
+SEED = 10_000  # of the default training seed there are no such episodes
+NodeValues = dict[str, dict[str, Any]]
+Drive = Callable[[str, Film | None], list[EpisodeRecord]]
 
 
-class _Heard:
-    """What the monitor's thread collects of one evaluation."""
-
-    def __init__(self, episodes: int) -> None:
-        self._wanted = episodes
-        self.records: list[dict[str, Any]] = []
-        self.paths: list[list[tuple[float, float, float]]] = []
-        self.complete = threading.Event()
-        self.heard_at = time.monotonic()
-        self.speed = self.steer = self.acceleration = 0.0
-        self._track: list[tuple[int, float, float, float]] = []
-
-    def odometry(self, stamp_ns: int, x: float, y: float, speed: float) -> None:
-        self.speed = speed
-        self._track.append((stamp_ns, x, y, speed))
-
-    def applied(self, steer: float, acceleration: float) -> None:
-        self.steer, self.acceleration = steer, acceleration
-
-    def episode(self, record: dict[str, Any]) -> None:
-        if record['result'] == 'interrupted' or self.complete.is_set():
-            return
-        self.heard_at = time.monotonic()
-        end = record['stamp_ns']
-        start = end - round(record['duration'] * 1e9) - 1_000_000
-        # Every other point of 20 Hz is enough to draw.
-        self.paths.append([(round(x, 2), round(y, 2), round(speed, 2))
-                           for stamp, x, y, speed in self._track if start <= stamp <= end][::2])
-        self._track = [one for one in self._track if one[0] > end]
-        self.records.append(record)
-        if len(self.records) == self._wanted:
-            self.complete.set()
-
-
-class _Film:
-    """The camera's images as a video with what is known of them."""
-
-    def __init__(self, stack: contextlib.ExitStack, path: Path, title: str,
-                 heard: _Heard) -> None:
-        self._stack, self._path, self._title, self._heard = stack, path, title, heard
-        self._writer: VideoWriter | None = None
-
-    def frame(self, image: np.ndarray) -> None:
-        if self._heard.complete.is_set():
-            return
-        bgr = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) if image.shape[2] == 4 else image
-        lines = [self._title, f'episode {len(self._heard.records) + 1}   '
-                 f'{self._heard.speed:4.1f} m/s']
-        picture = annotate(bgr, lines, self._heard.steer, self._heard.acceleration,
-                           scale=VIDEO_SCALE)
-        if self._writer is None:
-            height, width = picture.shape[:2]
-            self._writer = self._stack.enter_context(VideoWriter(self._path, width, height))
-        self._writer.write(picture)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--policy', required=True, metavar='WHO',
+                        help='a run folder (its best checkpoint, or its newest where none is '
+                             'known to be the best), a checkpoint, an exported policy, or '
+                             f'{", ".join((*BASELINES, PRETRAINED))}')
+    parser.add_argument('--map', action='append', default=[], metavar='MAP',
+                        help='map to drive on: a name of config/maps or an .xodr file; may be '
+                             f'given again and again (default {MAP})')
+    parser.add_argument('--episodes', type=int, default=10, metavar='N',
+                        help='episodes on each map (default %(default)s)')
+    parser.add_argument('--seed', type=int, default=SEED, metavar='N',
+                        help='seed of routes, looks and traffic: episode i of a map and a seed '
+                             'is the same for every driver (default %(default)s)')
+    parser.add_argument('--vehicles', type=int, metavar='K', help='other vehicles on the road')
+    parser.add_argument('--world', choices=list(WORLDS), help='how much the looks change')
+    parser.add_argument('--mask', choices=[one for one in MASKS if one != NO_MASK],
+                        help='hide the camera image, or the state vector but for the speed, from '
+                             'a learned policy')
+    parser.add_argument('--json', type=Path, metavar='OUT',
+                        help='write the evaluation to this file as well')
+    parser.add_argument('--video', type=Path, metavar='OUT.mp4', help='write the drives as video')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='folder to create for evaluation.json, plots and logs (default '
+                             'runs/<date>-<time>-evaluation)')
+    parser.add_argument('--in-process', action='store_true',
+                        help='drive in one process instead of through the nodes: the same '
+                             'numbers in a fraction of the time')
+    parser.add_argument('--profile', default='embedded', choices=profiles(),
+                        help='what the nodes are bound to (default %(default)s)')
+    parser.add_argument('--config', action='append', default=[], metavar='KEY=VALUE',
+                        help='any setting, as in av-td3 train; it comes after those that the '
+                             'policy was trained with')
+    parser.add_argument('--debug', action='store_true',
+                        help='log at debug level and show tracebacks')
 
 
-def write_evaluation(path: Path, evaluation: dict[str, Any]) -> None:
-    """Write evaluation.json whole or not at all."""
-    beside = path.with_suffix('.writing')
-    beside.write_text(json.dumps(evaluation, indent=1), encoding='utf-8')
-    beside.replace(path)
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, show, write; return the exit status."""
+    simulated = any(one.name == 'simulator_node'
+                    for one in session_nodes(options.profile, VEHICLE, learning=False))
+    candidate, config = prepared(options, simulated)
+    maps = maps_of(options) if simulated else ['']
+    folder = new_run_folder(options.out or Path('runs') / datetime.datetime.now().strftime(
+        '%Y%m%d-%H%M%S-evaluation'))
+    config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        film = stack.enter_context(Film(options.video)) if options.video else None
+        drive = _in_process(options, candidate, config) if options.in_process else _through_nodes(
+            options, candidate, config, folder, simulated, stack)
+        records = {}
+        for name in maps:
+            with console.status(f'{candidate.name}: {options.episodes} episodes'
+                                + f' on {name}' * bool(name)):
+                records[name] = drive(name, film)
+    found = _evaluation(options, candidate, config, records)
+    for path in (folder / 'evaluation.json', *([options.json] if options.json else ())):
+        write_evaluation(path, found)
+    pictures = [draw(folder) for draw in (draw_evaluation, draw_completion, draw_paths)]
+    console.print(evaluation_table(found))
+    print(f'evaluation: {folder / "evaluation.json"}\nplots: {pictures[0].parent}')
+    return 0
+
+
+def prepared(options: argparse.Namespace, simulated: bool) -> tuple[Candidate, Config]:
+    """
+    Return who drives and the settings of all nodes.
+
+    Raises ValueError or OSError for all that can be known to fail before anything starts.
+    """
+    if options.episodes < 1:
+        raise ValueError(f'--episodes {options.episodes}: give 1 or more')
+    if not simulated:
+        _check_without_simulator(options)
+    candidate, trained, policy = Candidate(options.policy, options.policy), {}, None
+    if options.policy not in BASELINES:
+        policy = find_policy(options.policy)
+        trained = trained_with(policy)
+        candidate = Candidate(_name(options.policy), weights=policy.path,
+                              mask=options.mask or NO_MASK)
+    elif options.mask:
+        raise ValueError(f'--mask {options.mask}: {options.policy} is not learned, it would only '
+                         'fail without what the mask hides; give a learned policy')
+    config = Config.shipped().for_training(options.profile, VEHICLE)
+    changes = _merged(config.values(), trained, _wanted(options), changes_of(options.config))
+    if policy is not None:
+        check_fit(policy, from_mapping(EnvironmentSettings, from_ros(changes['environment_node']),
+                                       'environment_node'))
+    config = Config(changes)
+    for name in maps_of(options) if simulated else ():
+        _check_map(configured(config, candidate, name, options.seed), options.episodes)
+    return candidate, config
+
+
+def maps_of(options: argparse.Namespace) -> list[str]:
+    """Return the maps to drive on, each once."""
+    return list(dict.fromkeys(options.map or [MAP]))
+
+
+def _name(policy: str) -> str:
+    return policy if policy == PRETRAINED else Path(policy).expanduser().resolve().name
+
+
+def _wanted(options: argparse.Namespace) -> NodeValues:
+    """Return what the options change of the simulated world."""
+    given = {'world.appearance.world': options.world, 'world.traffic.count': options.vehicles}
+    return {'simulator_node': {key: value for key, value in given.items() if value is not None}}
+
+
+def _merged(*parts: NodeValues) -> NodeValues:
+    merged: NodeValues = {}
+    for part in parts:
+        for node, values in part.items():
+            merged.setdefault(node, {}).update(values)
+    return merged
+
+
+def _check_without_simulator(options: argparse.Namespace) -> None:
+    for name in ('map', 'world', 'vehicles', 'in_process'):
+        if getattr(options, name):
+            raise ValueError(f'profile {options.profile!r} has no simulator of its own: set up '
+                             f'the world there, and leave --{name.replace("_", "-")} out')
+
+
+def _check_map(config: Config, episodes: int) -> None:
+    """Raise ValueError or OSError for a map on which the episodes cannot be driven."""
+    road_map = RoadMap.from_file(map_file(config.settings['simulator_node'].world.map))
+    planner = EpisodePlanner(road_map, config.settings['environment_node'].episodes)
+    for index in range(episodes):
+        planner.plan(index)
+
+
+def _in_process(options: argparse.Namespace, candidate: Candidate, config: Config) -> Drive:
+    def drive(map_name: str, film: Film | None) -> list[EpisodeRecord]:
+        return drive_in_process(config, candidate, map_name, options.episodes, options.seed, film)
+
+    return drive
+
+
+def _through_nodes(options: argparse.Namespace, candidate: Candidate, config: Config,
+                   folder: Path, simulated: bool, stack: contextlib.ExitStack) -> Drive:
+    domain, lease = take_domain(simulated)
+    if lease is not None:
+        stack.callback(lease.release)
+    evaluation = Evaluation(
+        config, folder, episodes=options.episodes, seed=options.seed, profile=options.profile,
+        vehicle=VEHICLE, domain=domain, log_level='debug' if options.debug else 'info',
+        check_interrupt=stack.enter_context(Interrupt()).check)
+
+    def drive(map_name: str, film: Film | None) -> list[EpisodeRecord]:
+        return evaluation.drive(candidate, map_name, film)
+
+    return drive
+
+
+def _evaluation(options: argparse.Namespace, candidate: Candidate, config: Config,
+                records: Mapping[str, Sequence[EpisodeRecord]]) -> dict[str, Any]:
+    """Return what evaluation.json holds."""
+    world = config.settings['simulator_node'].world
+    return {**result(str(candidate.weights or candidate.driver), records, options.seed),
+            'name': candidate.name, 'seed': options.seed, 'mask': candidate.mask,
+            'world': world.appearance.world, 'vehicles': world.traffic.count}

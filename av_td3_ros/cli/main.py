@@ -23,6 +23,8 @@ def _run(arguments: list[str]) -> int:
     from av_td3_ros.cli import (  # seconds: torch
         config,
         diagnose,
+        evaluate,
+        export,
         learning_curves,
         reward_plots,
         train,
@@ -34,6 +36,8 @@ def _run(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, command, about in (
             ('train', train, 'train a driving policy, compare it, and write a report'),
+            ('evaluate', evaluate, 'let a driver drive episodes, and measure how well'),
+            ('export', export, 'write a policy alone, to send or to ship it'),
             ('diagnose', diagnose, 'tell what looks sick in a run or a checkpoint, and draw it'),
             ('plot', learning_curves, 'draw the learning curves of several runs'),
             ('map', map_command, 'make a map of random roads'),

@@ -1,6 +1,7 @@
 """What the command line hears of a running session."""
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus
+from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus, Observation
+from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
 
 from av_td3_ros.driving.image import decode_image
+from av_td3_ros.driving.state import LATERAL_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.records import episode_record, status_record
@@ -50,6 +53,41 @@ class Monitor:
                      message.twist.twist.linear.x)
 
         self.node.create_subscription(Odometry, topic, hear, qos.EVENT)
+
+    def on_observation(self, topic: str, callback: Callable[[int, float], None], after: str
+                       ) -> None:
+        """
+        Hear stamp (ns) and lateral error (m) of each observation.
+
+        It is subscribed to once somebody publishes the topic `after`: who waits for subscribers
+        before an episode then waits until that one is heard as well.
+        """
+        def hear(message: Observation) -> None:
+            callback(to_nanoseconds(message.header.stamp),
+                     float(message.state[1]) * LATERAL_SCALE)
+
+        def subscribe() -> None:
+            if self.node.count_publishers(after):
+                timer.cancel()
+                self.node.create_subscription(Observation, topic, hear, qos.EVENT)
+
+        timer = self.node.create_timer(0.05, subscribe)
+
+    def on_collision(self, topic: str, callback: Callable[[int, float], None]) -> None:
+        """Hear stamp (ns) and impulse (N s) of each collision."""
+        def hear(message: CarlaCollisionEvent) -> None:
+            impulse = message.normal_impulse
+            callback(to_nanoseconds(message.header.stamp),
+                     math.sqrt(impulse.x**2 + impulse.y**2 + impulse.z**2))
+
+        self.node.create_subscription(CarlaCollisionEvent, topic, hear, qos.EVENT)
+
+    def on_lane_invasion(self, topic: str, callback: Callable[[int, int], None]) -> None:
+        """Hear stamp (ns) and number of the lines that were crossed at a time."""
+        self.node.create_subscription(
+            CarlaLaneInvasionEvent, topic, lambda message: callback(
+                to_nanoseconds(message.header.stamp), len(message.crossed_lane_markings)),
+            qos.EVENT)
 
     def on_applied(self, topic: str, callback: Callable[[float, float], None]) -> None:
         """Hear steer and acceleration of each applied action, both in [-1, 1]."""

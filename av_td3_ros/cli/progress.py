@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -51,15 +52,19 @@ class Metric(NamedTuple):
 EVALUATION_METRICS = (
     Metric('success', 'success', '%', percent=True),
     Metric('route_completion', 'route completion', '%', percent=True),
+    Metric('driving_score', 'driving score', '%', percent=True),
     Metric('mean_return', 'mean return', decimals=1),
     Metric('mean_speed', 'mean speed', 'm/s', 1),
-    Metric('cross_track_rms', 'cross-track RMS', 'm'),
+    Metric('completion_time', 'completion time', 's', 1),
     Metric('collisions_per_km', 'collisions', '1/km', 1),
     Metric('lane_invasions_per_km', 'lane invasions', '1/km', 1),
+    Metric('off_road_share', 'off the road', '%', percent=True),
+    Metric('cross_track_rms', 'cross-track RMS', 'm'),
+    Metric('cross_track_max', 'cross-track max', 'm'),
     Metric('lateral_acceleration_rms', 'lateral acc. RMS', 'm/s²', 1),
     Metric('jerk_rms', 'jerk RMS', 'm/s³', 1),
-    Metric('min_ttc', 'time to collision', 's', 1),
-    Metric('completion_time', 'completion time', 's', 1),
+    Metric('steering_reversals_per_km', 'steering reversals', '1/km', 1),
+    Metric('min_ttc', 'smallest TTC', 's', 1),
 )
 KNOWN_DRIVERS = ('untrained', 'learned', 'pursuit')
 
@@ -336,11 +341,23 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
 
 
 def drivers(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the drivers of an evaluation by name: the known ones first, then the others."""
+    """
+    Return the drivers of an evaluation by name: the known ones first, then the others.
+
+    The evaluation of a single driver is that driver itself.
+    """
+    if 'policy' in evaluation:
+        return {str(evaluation.get('name') or evaluation['policy']): evaluation}
     found = {str(name): value for name, value in evaluation.items()
              if isinstance(value, Mapping) and ('metrics' in value or 'episodes' in value)}
     order = [name for name in KNOWN_DRIVERS if name in found]
     return {name: found[name] for name in [*order, *found]}
+
+
+def maps_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the names of the maps that were driven on."""
+    given = [evaluation['map']] if evaluation.get('map') else evaluation.get('maps') or ()
+    return [Path(str(name)).stem if str(name).endswith('.xodr') else str(name) for name in given]
 
 
 def interval(driver: Mapping[str, Any], key: str) -> tuple[float | None, float | None,
@@ -436,10 +453,11 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _evaluation_title(evaluation: Mapping[str, Any]) -> str:
-    count = max((len(driver.get('episodes') or ()) for driver in drivers(evaluation).values()),
-                default=0)
-    parts = [f'map {evaluation["map"]}' if evaluation.get('map') else '',
-             f'{count} episodes a driver' if count else '',
+    found = drivers(evaluation)
+    count = max((len(driver.get('episodes') or ()) for driver in found.values()), default=0)
+    where = maps_of(evaluation)
+    parts = [f'map{"s" * (len(where) > 1)} {", ".join(where)}' if where else '',
+             f'{count} episodes' + ' a driver' * (len(found) > 1) if count else '',
              f'seed {evaluation["seed"]}' if evaluation.get('seed') is not None else '']
     return 'Evaluation: ' + (', '.join(part for part in parts if part) or 'no drivers')
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from av_td3_ros.cli.plots import read_evaluation, read_metrics
+from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
+from av_td3_ros.cli.plots import (
+    draw_learning_curve,
+    draw_losses,
+    draw_policy,
+    read_evaluation,
+    read_metrics,
+)
 from av_td3_ros.cli.progress import (
     Metric,
     clock_text,
@@ -32,9 +39,11 @@ PLOTS = (
     ('learning_curve', 'Learning', 'Return and route completion of every training episode over '
      'the transitions, with the mean of the last 20 episodes.'),
     ('paths', 'Driven paths', 'Paths of the evaluation seen from above, a panel a driver, '
-     'coloured by speed, each end marked with its reason.'),
+     'coloured by speed, with every end and infraction.'),
     ('evaluation', 'Drivers compared', 'Bars of every evaluation metric for the untrained policy, '
      'the learned policy and the baseline, with 95 % intervals.'),
+    ('completion', 'Route completion', 'How much of their routes the episodes completed, by how '
+     'they ended.'),
     ('losses', 'Losses, values and gradients', 'Critic loss, actor loss, Q values and gradient '
      'norms over the updates.'),
     ('policy', 'Policy and rate', 'Share of saturated actions, policy version, updates per '
@@ -85,6 +94,12 @@ details > :not(summary) { margin-top: .6rem; } a { color: var(--accent); }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 @media print { body { background: #fff; } figure { break-inside: avoid; } }
 """.strip()
+
+
+def draw_all(run: str | Path) -> list[Path]:
+    """Draw every plot of a run into RUN/plots and return the files."""
+    return [draw(run) for draw in (draw_learning_curve, draw_losses, draw_policy,
+                                   draw_evaluation, draw_completion, draw_paths)]
 
 
 def write_report(run: str | Path, session: Mapping[str, Any] | None = None) -> Path:

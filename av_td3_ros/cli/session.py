@@ -9,12 +9,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from av_td3_ros.ros import shared_memory
 from av_td3_ros.ros.graph import NodeSpec
-from av_td3_ros.ros.runtime import PARENT, allocator_environment, ros_environment
+from av_td3_ros.ros.runtime import (
+    PARENT,
+    DomainLease,
+    allocator_environment,
+    ros_environment,
+)
 
+VEHICLE = 'ego_vehicle'
 STOP_TIMEOUT = 4.0  # s of wall time between the request to end and the end by force
 LAST_LINES = 12
 
@@ -114,6 +121,47 @@ class Session:
                 one.process.kill()
                 one.process.wait()
         return forced
+
+
+class Interrupt:
+    """Turn SIGINT and SIGTERM into KeyboardInterrupt at the next look; a context manager."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when a signal has come."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+def take_domain(simulated: bool) -> tuple[int, DomainLease | None]:
+    """
+    Return the ROS domain of this session, for the nodes as well.
+
+    One of its own where everything it talks with is its own; that of the user or the default one
+    where a simulator or vehicle is there already.
+    """
+    given = os.environ.get('ROS_DOMAIN_ID', '')
+    if given and not given.isdigit():
+        raise ValueError(f'ROS_DOMAIN_ID={given!r} is no domain: set a number from 0 to 101')
+    lease = DomainLease() if simulated and not given else None
+    domain = lease.domain if lease else int(given or 0)
+    os.environ['ROS_DOMAIN_ID'] = str(domain)
+    return domain, lease
 
 
 def _state(status: int | None) -> str:

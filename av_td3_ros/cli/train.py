@@ -2,31 +2,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.evaluate import Evaluation, write_evaluation
+from av_td3_ros.cli.evaluation import Candidate, result, write_evaluation
+from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.monitor import Monitor
-from av_td3_ros.cli.plots import draw_all
+from av_td3_ros.cli.node_evaluation import Evaluation
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
-from av_td3_ros.cli.report import session_facts, write_report
+from av_td3_ros.cli.report import draw_all, session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
-from av_td3_ros.cli.session import Session
+from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, take_domain
 from av_td3_ros.driving.episode_planner import EpisodePlanner
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
-from av_td3_ros.ros.runtime import DomainLease
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 
-VEHICLE = 'ego_vehicle'
 PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
 TRAINING_MAP, EVALUATION_MAP = 'winding', 'loop'
@@ -74,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.steps:
         nodes = [spec for spec in nodes if spec.name == 'learner_node']
     config = configured(options, simulated)
-    domain, lease = _domain(simulated)
+    domain, lease = take_domain(simulated)
     folder = new_run_folder(options.run)
     config = config.writing_to(folder)
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
@@ -82,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with ProgressView(options.steps, title=f'av-td3 train  {folder}') as view:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
-            with _Interrupt() as interrupt:
+            with Interrupt() as interrupt:
                 checkpoint = _learn(folder, nodes, options, view, domain, interrupt)
                 evaluation = (_evaluate(folder, config, options, simulated, view, domain,
                                         interrupt, checkpoint)
@@ -100,22 +97,6 @@ def run(options: argparse.Namespace) -> int:
         if lease is not None:
             lease.release()
     return 0
-
-
-def _domain(simulated: bool) -> tuple[int, DomainLease | None]:
-    """
-    Return the ROS domain of this session, for the nodes as well.
-
-    One of its own where everything it talks with is its own; that of the user or the default one
-    where a simulator or vehicle is there already.
-    """
-    given = os.environ.get('ROS_DOMAIN_ID', '')
-    if given and not given.isdigit():
-        raise ValueError(f'ROS_DOMAIN_ID={given!r} is no domain: set a number from 0 to 101')
-    lease = DomainLease() if simulated and not given else None
-    domain = lease.domain if lease else int(given or 0)
-    os.environ['ROS_DOMAIN_ID'] = str(domain)
-    return domain, lease
 
 
 def configured(options: argparse.Namespace, simulated: bool) -> Config:
@@ -163,7 +144,7 @@ def _check_maps(config: Config, evaluation_map: str | None) -> None:
 
 
 def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,
-           domain: int, interrupt: _Interrupt) -> Path:
+           domain: int, interrupt: Interrupt) -> Path:
     """Run the training session until the learner has finished; return its last checkpoint."""
     view.phase('training')
     loads = bool(options.from_bags or options.demonstrations)
@@ -199,52 +180,29 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
 
 
 def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulated: bool,
-              view: ProgressView, domain: int, interrupt: _Interrupt, checkpoint: Path
+              view: ProgressView, domain: int, interrupt: Interrupt, checkpoint: Path
               ) -> dict[str, Any]:
     """Let the untrained policy, the learned one and pure pursuit drive; write evaluation.json."""
     seed = options.seed + EVALUATION_SEEDS
     map_name = (options.eval_map or EVALUATION_MAP) if simulated else ''
     evaluation = Evaluation(
-        config, folder, map_name=map_name, episodes=options.eval_episodes, seed=seed,
-        profile=options.profile, vehicle=VEHICLE, domain=domain, log_level=_log_level(options),
+        config, folder, episodes=options.eval_episodes, seed=seed, profile=options.profile,
+        vehicle=VEHICLE, domain=domain, log_level=_log_level(options),
         check_interrupt=interrupt.check)
-    result: dict[str, Any] = {'map': map_name, 'seed': seed}
-    drivers = (('untrained', 'policy', folder / 'checkpoints' / 'untrained', None),
-               ('learned', 'policy', checkpoint, folder / 'drive.mp4'),
-               ('pursuit', 'pursuit', None, None))
-    for name, driver, weights, video in drivers:
-        view.phase(f'evaluating: {name}')
-        result[name] = evaluation.drive(name, driver, weights, video)
-        view.event(f'{name}: success {result[name]["success"]:.0%}, '
-                   f'route completion {result[name]["route_completion"]:.0%}')
-    write_evaluation(folder / 'evaluation.json', result)
-    return result
+    found: dict[str, Any] = {'map': map_name, 'seed': seed}
+    candidates = (Candidate('untrained', weights=folder / 'checkpoints' / 'untrained'),
+                  Candidate('learned', weights=checkpoint), Candidate('pursuit', 'pursuit'))
+    for one in candidates:
+        view.phase(f'evaluating: {one.name}')
+        with (Film(folder / 'drive.mp4') if one.name == 'learned'
+              else contextlib.nullcontext()) as film:
+            records = evaluation.drive(one, map_name, film)
+        part = found[one.name] = result(str(one.weights or one.driver), {map_name: records}, seed)
+        view.event(f'{one.name}: success {part["success"]:.0%}, '
+                   f'route completion {part["route_completion"]:.0%}')
+    write_evaluation(folder / 'evaluation.json', found)
+    return found
 
 
 def _log_level(options: argparse.Namespace) -> str:
     return 'debug' if options.debug else 'info'
-
-
-class _Interrupt:
-    """Turn SIGINT and SIGTERM into KeyboardInterrupt at the next look; a context manager."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt when a signal has come."""
-        if self._asked:
-            raise KeyboardInterrupt

@@ -8,19 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
+from av_td3_ros.cli.evaluation_plots import draw_paths, lane_strips
 from av_td3_ros.cli.plots import (
-    draw_all,
     draw_learning_curve,
     draw_losses,
-    draw_paths,
     draw_policy,
-    lane_strips,
     read_evaluation,
     read_metrics,
     running_mean,
 )
+from av_td3_ros.cli.report import draw_all
 
-NAMES = ['learning_curve', 'losses', 'policy', 'evaluation', 'paths']
+NAMES = ['learning_curve', 'losses', 'policy', 'evaluation', 'completion', 'paths']
 
 
 def learner(number, **metrics):

@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from av_td3_ros.cli.plots import draw_all
-from av_td3_ros.cli.report import session_facts, write_report
+from av_td3_ros.cli.report import draw_all, session_facts, write_report
 
 VOID = {'meta', 'img', 'br', 'link'}
 
@@ -86,7 +85,7 @@ def test_everything_it_shows_lies_in_the_folder(run):
     page = read(write_report(run))
     links = [attributes[key] for _, attributes in page.tags for key in ('src', 'href')
              if key in attributes]
-    assert len(page.all('img')) == 5
+    assert len(page.all('img')) == 6
     assert len(page.all('video')) == 1
     assert 'bag' in links
     for link in links:
@@ -97,7 +96,7 @@ def test_everything_it_shows_lies_in_the_folder(run):
 def test_every_image_has_words_for_those_who_do_not_see_it(run):
     draw_all(run)
     alternatives = [image['alt'] for image in read(write_report(run)).all('img')]
-    assert len(set(alternatives)) == 5
+    assert len(set(alternatives)) == 6
     assert all(len(text) > 20 for text in alternatives)
 
 

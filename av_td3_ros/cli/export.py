@@ -1,0 +1,29 @@
+"""`av-td3 export`: a policy alone, small enough to send and to ship."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from av_td3_ros.cli.policies import NODES_WITH_NETWORK, find_policy, trained_with, training_command
+from av_td3_ros.td3 import export_policy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--policy', required=True, metavar='RUN|CHECKPOINT',
+                        help='run folder, of which the best checkpoint is taken, or a checkpoint')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR',
+                        help='folder to create, with actor.safetensors and policy.json; '
+                             'av-td3 evaluate and policy_node.weights take it')
+    parser.add_argument('--debug', action='store_true', help='show tracebacks')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the policy; return the exit status."""
+    policy = find_policy(options.policy)
+    settings = {node: values for node, values in trained_with(policy).items()
+                if node not in NODES_WITH_NETWORK}
+    folder = export_policy(policy, options.out, settings, training_command(policy))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f'{policy.path} -> {folder} ({size / 1e6:.1f} MB)')
+    return 0

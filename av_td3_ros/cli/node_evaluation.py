@@ -1,0 +1,156 @@
+"""Let drivers drive the same episodes through the real nodes, and note what they did."""
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from av_td3_ros.cli.config import Config
+from av_td3_ros.cli.evaluation import Candidate, configured, title
+from av_td3_ros.cli.film import Film
+from av_td3_ros.cli.monitor import Monitor
+from av_td3_ros.cli.session import Session
+from av_td3_ros.driving.episode import DrivingSettings
+from av_td3_ros.driving.episode_record import EpisodeLog, EpisodeRecord
+from av_td3_ros.driving.metrics import EpisodeMetrics
+from av_td3_ros.ros.graph import session_nodes
+
+PATIENCE = 60.0  # s of wall time without a finished episode before an evaluation gives up
+SETTLING = 3  # odometry messages after the last episode, with which all of it has arrived
+
+
+class Evaluation:
+    """Hold what an evaluation needs to be the same for every driver."""
+
+    def __init__(self, config: Config, folder: Path, *, episodes: int, seed: int, profile: str,
+                 vehicle: str, domain: int, log_level: str,
+                 check_interrupt: Callable[[], None]) -> None:
+        """Raise ValueError without episodes; logs and parameters go to `folder`/logs."""
+        if episodes < 1:
+            raise ValueError(f'{episodes} evaluation episodes: give 1 or more')
+        self._config, self._folder = config, folder
+        self._episodes, self._seed = episodes, seed
+        self._profile, self._vehicle, self._domain = profile, vehicle, domain
+        self._log_level = log_level
+        self._check_interrupt = check_interrupt
+
+    def drive(self, candidate: Candidate, map_name: str, film: Film | None = None
+              ) -> list[EpisodeRecord]:
+        """
+        Let one driver drive every episode of a map through the nodes, '' where the map is given.
+
+        Raises SessionError when a node ends, TimeoutError when no episode ends for too long.
+        """
+        config = configured(self._config, candidate, map_name, self._seed)
+        parameters = self._folder / 'logs' / candidate.name / Path(map_name).stem / 'config.yaml'
+        parameters.parent.mkdir(parents=True, exist_ok=True)
+        config.write(parameters, f'evaluation of {candidate.name}')
+        nodes = session_nodes(self._profile, self._vehicle, learning=False)
+        heard = _Heard(self._episodes, config.settings['environment_node'].driving)
+        environment, control = (next(one for one in nodes if one.name == name)
+                                for name in ('environment_node', 'control_node'))
+        with contextlib.ExitStack() as stack:
+            monitor = Monitor('evaluator', self._domain)
+            monitor.on_episode(environment.topic('~/output/episode_summary'), heard.episode)
+            monitor.on_collision(environment.topic('~/input/collision'), heard.collision)
+            monitor.on_lane_invasion(environment.topic('~/input/lane_invasion'),
+                                     heard.lane_invasion)
+            odometry = environment.topic('~/input/odometry')
+            monitor.on_odometry(odometry, heard.odometry)
+            # Episodes begin once this is subscribed to: nothing is missed of the first.
+            monitor.on_observation(environment.topic('~/output/observation'),
+                                   heard.observation, after=odometry)
+            stack.enter_context(monitor)
+            if film is not None:
+                # A thread of its own: what is slow here must not keep the others from hearing.
+                camera = Monitor('evaluator_camera', self._domain)
+                camera.on_applied(control.topic('~/output/applied_action'), heard.applied)
+                camera.on_image(environment.topic('~/input/image'),
+                                heard.filming(film, title(candidate.name, map_name)))
+                stack.enter_context(camera)
+            session = stack.enter_context(
+                Session(nodes, parameters, parameters.parent, self._log_level))
+            while not heard.complete.wait(0.1):
+                self._check_interrupt()
+                session.check()
+                if time.monotonic() - heard.heard_at > PATIENCE:
+                    raise TimeoutError(
+                        f'no episode of {candidate.name} ended within {PATIENCE:g} s; '
+                        f'{len(heard.summaries)} of {self._episodes} done; see '
+                        f'{parameters.parent}')
+        return heard.records()
+
+
+class _Heard:
+    """What the monitors' threads collect of one evaluation."""
+
+    def __init__(self, episodes: int, driving: DrivingSettings) -> None:
+        self._wanted, self._driving = episodes, driving
+        self._beyond = 0
+        self.summaries: list[dict[str, Any]] = []
+        self.complete = threading.Event()
+        self.heard_at = time.monotonic()
+        self._speed = self._steer = self._acceleration = 0.0
+        self._track: list[tuple[int, float, float, float]] = []
+        self._laterals: dict[int, float] = {}
+        self._impulses: list[tuple[int, float]] = []
+        self._invasions: list[tuple[int, int]] = []
+
+    def odometry(self, stamp_ns: int, x: float, y: float, speed: float) -> None:
+        self._speed = speed
+        self._track.append((stamp_ns, x, y, speed))
+        if len(self.summaries) == self._wanted and stamp_ns > self.summaries[-1]['stamp_ns']:
+            self._beyond += 1
+            if self._beyond == SETTLING:
+                self.complete.set()
+
+    def observation(self, stamp_ns: int, lateral: float) -> None:
+        self._laterals[stamp_ns] = lateral
+
+    def collision(self, stamp_ns: int, impulse: float) -> None:
+        self._impulses.append((stamp_ns, impulse))
+
+    def lane_invasion(self, stamp_ns: int, lines: int) -> None:
+        self._invasions.append((stamp_ns, lines))
+
+    def applied(self, steer: float, acceleration: float) -> None:
+        self._steer, self._acceleration = steer, acceleration
+
+    def episode(self, summary: dict[str, Any]) -> None:
+        if summary['result'] == 'interrupted' or len(self.summaries) == self._wanted:
+            return
+        self.heard_at = time.monotonic()
+        self.summaries.append(summary)
+
+    def filming(self, film: Film, name: str) -> Callable[[np.ndarray], None]:
+        def see(image: np.ndarray) -> None:
+            done = len(self.summaries)
+            if done < self._wanted:
+                film.add(image, name, done, self._speed, self._steer, self._acceleration)
+
+        return see
+
+    def records(self) -> list[EpisodeRecord]:
+        """Return the episodes' records; to be called once complete."""
+        return [self._record(summary) for summary in self.summaries]
+
+    def _record(self, summary: dict[str, Any]) -> EpisodeRecord:
+        metrics = EpisodeMetrics.from_dict(summary)
+        end = summary['stamp_ns']
+        start = end - round(metrics.duration * 1e9)
+        log, before, lateral = EpisodeLog(self._driving), start, 0.0
+        for stamp, x, y, speed in sorted(one for one in self._track if start <= one[0] <= end):
+            lateral = self._laterals.get(stamp, lateral)
+            hits = [size for at, size in self._impulses if before < at <= stamp]
+            log.add(stamp_ns=stamp, x=x, y=y, speed=speed, lateral=lateral,
+                    impulse=max(hits, default=None),
+                    lane_invasions=sum(count for at, count in self._invasions
+                                       if before < at <= stamp),
+                    reason=metrics.result if stamp == end else '')
+            before = stamp
+        return log.record(summary['episode'], metrics)
