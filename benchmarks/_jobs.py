@@ -40,7 +40,7 @@ class Recipe:
 
     `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
     one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
-    minutes after which it is evaluated, `masked` those with a look behind the other masks.
+    minutes after which it is evaluated, `masked` those with a look behind `masks` as well.
     """
 
     make: Callable[[DriveSettings, int, Path], Algorithm] | None
@@ -50,6 +50,7 @@ class Recipe:
     step: float = 0.05  # s between two actions
     looks: tuple[float, ...] = (2, 4, 6, 8, 10, 15, 20, 25, 30)
     masked: tuple[float, ...] = (10, 20)
+    masks: tuple[str, ...] = (VECTOR, IMAGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def look(job: Job, recipe: Recipe, algorithm: Algorithm, minute: float) -> dict[
              'choosing_seconds': round(time.process_time() - started, 1),
              NO_MASK: examine(job, recipe, driver, recipe.hides)}
     if minute in recipe.masked and recipe.hides == NO_MASK:
-        found |= {mask: examine(job, recipe, driver, mask) for mask in (VECTOR, IMAGE)}
+        found |= {mask: examine(job, recipe, driver, mask) for mask in recipe.masks}
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from av_td3_ros.driving.mask import VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings
@@ -33,7 +34,7 @@ def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] |
         made = Ours(drive, settings, ExplorationSettings(**(exploration or {})), demonstrated)
         then(made)
         return made
-    return Recipe(make, step=step, looks=(MINUTES,), masked=(MINUTES,))
+    return Recipe(make, step=step, looks=(MINUTES,), masked=(MINUTES,), masks=(VECTOR,))
 
 
 def _critics_see_what_the_actor_sees(ours: Ours) -> None:
