@@ -28,6 +28,7 @@ ENDINGS = {
     'collision': (PURPLE, 'P', 'collision'),
     'stuck': (ORANGE, 'D', 'stuck'),
 }
+VALIDATION_FILE = 'validation.jsonl'
 STYLE: dict[str, Any] = {
     'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.dpi': 110,
     'font.family': 'DejaVu Sans', 'font.size': 10,
@@ -64,6 +65,16 @@ def read_metrics(run: str | Path) -> tuple[Records, Records]:
     return records['learner'], records['episode']
 
 
+def read_validations(run: str | Path) -> Records:
+    """Return the records of RUN/validation.jsonl, one a checkpoint, in their order."""
+    path = Path(run) / VALIDATION_FILE
+    if not path.is_file():
+        return []
+    # What is not a whole line is still being written.
+    whole, _, _ = path.read_text(encoding='utf-8').rpartition('\n')
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 def read_evaluation(run: str | Path) -> dict[str, Any]:
     """
     Return RUN/evaluation.json, empty when there is none yet.
@@ -85,12 +96,15 @@ def read_evaluation(run: str | Path) -> dict[str, Any]:
 
 def draw_learning_curve(run: str | Path) -> Path:
     """Draw return and route completion of every training episode over the transitions."""
-    _, episodes = read_metrics(run)
+    learner, episodes = read_metrics(run)
+    validated = _validated(Path(run), learner)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 6.4), layout='constrained')
         above, below = figure.subplots(2, 1, sharex=True)
         _episode_curve(above, episodes, 'return', 'Return of an episode', 1.0)
         _episode_curve(below, episodes, 'route_completion', 'Route completion [%]', 100.0)
+        for panel, key, scale in ((above, 'mean_return', 1.0), (below, 'route_completion', 100.0)):
+            _validated_curve(panel, validated, key, scale)
         below.set_ylim(-4, 104)
         below.set_xlabel('transitions')
         count_axis(below)
@@ -102,6 +116,9 @@ def draw_learning_curve(run: str | Path) -> Path:
         if episodes:
             handles.append(Line2D([], [], color=BLUE, linewidth=2.4,
                                   label=f'mean of {MEAN_OF} episodes'))
+            if validated:
+                handles.append(Line2D([], [], color='black', marker='.', linewidth=1.0,
+                                      label='checkpoints on other routes (ring: the best)'))
             figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
         return save(figure, run, 'learning_curve')
 
@@ -184,6 +201,27 @@ def _episode_curve(axes: Axes, episodes: Records, key: str, title: str, scale: f
                      color=colour, marker=marker, alpha=0.55, linewidths=0, zorder=2)
     axes.plot([point[0] for point in points], running_mean([point[1] for point in points]),
               color=BLUE, linewidth=2.4, zorder=3)
+
+
+def _validated(run: Path, learner: Records) -> Records:
+    """Return the validations of the checkpoints, with the transitions that each had learned."""
+    points = [(updates, transitions) for record in learner
+              if (updates := number(record, 'updates')) is not None
+              and (transitions := number(record, 'transitions')) is not None]
+    if not points:
+        return []
+    best = (run / 'checkpoints' / 'best').resolve().name
+    return [{**one, 'transitions': float(np.interp(one['updates'], *zip(*points, strict=True))),
+             'is_best': one['checkpoint'] == best} for one in read_validations(run)]
+
+
+def _validated_curve(axes: Axes, validated: Records, key: str, scale: float) -> None:
+    at, values = ([one['transitions'] for one in validated],
+                  [scale * one[key] for one in validated])
+    axes.plot(at, values, color='black', marker='.', linewidth=1.0, zorder=4)
+    axes.scatter([x for x, one in zip(at, validated, strict=True) if one['is_best']],
+                 [y for y, one in zip(values, validated, strict=True) if one['is_best']],
+                 s=90, facecolors='none', edgecolors='black', zorder=5)
 
 
 def draw_lines(axes: Axes, records: Records, series: Mapping[str, tuple[str, str]], *,

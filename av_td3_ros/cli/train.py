@@ -18,15 +18,17 @@ from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.report import draw_all, session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, take_domain
+from av_td3_ros.cli.validation import Validation, choose
 from av_td3_ros.driving.episode_planner import EpisodePlanner
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
 from av_td3_ros.td3 import PRESETS, load_checkpoint
+from av_td3_ros.td3.checkpoint import BEST
 
 PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
-TRAINING_MAP, EVALUATION_MAP = 'winding', 'loop'
+TRAINING_MAP, EVALUATION_MAP = 'train/roads', 'test/roads_a'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
 
 
@@ -54,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--eval-episodes', type=int, default=10, metavar='N',
                         help='evaluation episodes of each driver; 0: no evaluation '
                              '(default %(default)s)')
+    parser.add_argument('--validation-episodes', type=int, default=8, metavar='N',
+                        help='episodes on other routes of the training map that each checkpoint '
+                             'drives, beside the training, to choose the best one; 0: the best '
+                             'by the returns of training (default %(default)s)')
     parser.add_argument('--preset', choices=list(PRESETS), metavar='NAME',
                         help=f'recipe for learning: {" or ".join(PRESETS)} (default: what '
                              'config/learner_node.yaml says, which is the recipe default)')
@@ -80,7 +86,11 @@ def run(options: argparse.Namespace) -> int:
         with ProgressView(options.steps, title=f'av-td3 train  {folder}') as view:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
             with Interrupt() as interrupt:
-                checkpoint = _learn(folder, nodes, options, view, domain, interrupt)
+                with Validation(folder, options.validation_episodes * simulated) as validation:
+                    last = _learn(folder, nodes, options, view, domain, interrupt, validation)
+                    view.phase('choosing the best policy')
+                    validation.finish(interrupt.check)
+                checkpoint = _best(folder, last, validation, view)
                 evaluation = (_evaluate(folder, config, options, simulated, view, domain,
                                         interrupt, checkpoint)
                               if options.eval_episodes else None)
@@ -105,8 +115,10 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
         ('bags', options.from_bags), ('demonstration_bags', options.demonstrations))}
     if options.steps < (0 if any(bags.values()) else 1):
         raise ValueError(f'--steps {options.steps}: give 1 or more, or 0 with --from-bags')
-    if options.eval_episodes < 0:
-        raise ValueError(f'--eval-episodes {options.eval_episodes}: give 0 or more')
+    for name in ('eval_episodes', 'validation_episodes'):
+        if getattr(options, name) < 0:
+            raise ValueError(f'--{name.replace("_", "-")} {getattr(options, name)}: give 0 or '
+                             'more')
     for bag in (*bags['bags'], *bags['demonstration_bags']):
         if not (Path(bag) / 'metadata.yaml').is_file():
             raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
@@ -144,7 +156,7 @@ def _check_maps(config: Config, evaluation_map: str | None) -> None:
 
 
 def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,
-           domain: int, interrupt: Interrupt) -> Path:
+           domain: int, interrupt: Interrupt, validation: Validation) -> Path:
     """Run the training session until the learner has finished; return its last checkpoint."""
     view.phase('training')
     loads = bool(options.from_bags or options.demonstrations)
@@ -169,6 +181,7 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
             interrupt.check()
             session.check()
             view.nodes(session.states())
+            _tell(validation, view)
             patience = LOADING if loads and not newest else PATIENCE
             if time.monotonic() - changed_at[0] > patience:
                 raise TimeoutError(f'nothing was learned for {patience:g} s: see '
@@ -177,6 +190,24 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '
                f'{newest["policy_version"]}')
     return Path(newest['checkpoint'])
+
+
+def _tell(validation: Validation, view: ProgressView) -> None:
+    for one in validation.news():
+        view.event(f'checkpoint {one["checkpoint"]}: success {one["success"]:.0%}, return '
+                   f'{one["mean_return"]:.1f} on {one["episodes"]} other routes')
+
+
+def _best(folder: Path, last: Path, validation: Validation, view: ProgressView) -> Path:
+    """Return the best checkpoint: by validation, by the returns of training, or the last."""
+    _tell(validation, view)
+    chosen = choose(folder)
+    best = folder / 'checkpoints' / BEST
+    if chosen is None and not best.exists():
+        return last
+    view.event(f'best checkpoint: {best.resolve().name}'
+               + (' by the returns of training' if chosen is None else ''))
+    return best.resolve()
 
 
 def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulated: bool,

@@ -401,6 +401,11 @@ def _flush_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def mark_best(folder: Path) -> None:
+    """Make the link `best` lead to a checkpoint, once nobody writes checkpoints beside it."""
+    _point(folder.parent / BEST, folder.name)
+
+
 def _point(link: Path, name: str) -> None:
     """Make `link` lead to its neighbour `name`, at once."""
     fresh = link.with_name(f'{_WRITING}{link.name}')

@@ -44,7 +44,7 @@ class LearnerSettings:
     replay_on_device: bool = setting(True, 'keep the frames in the memory of a GPU that has twice '
                                      'the room for them')
     publish_every: int = setting(50, 'updates between two published policies', minimum=1)
-    checkpoint_every: int = setting(2000, 'updates between two checkpoints', minimum=1)
+    checkpoint_every: int = setting(500, 'updates between two checkpoints', minimum=1)
     checkpoints_kept: int = setting(3, 'newest checkpoints that are kept, beside the untrained '
                                     'and the best one', minimum=1)
     score_episodes: int = setting(20, 'newest episodes whose mean return is the score of a '
