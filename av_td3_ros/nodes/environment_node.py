@@ -47,6 +47,7 @@ from av_td3_ros.settings import group, setting
 
 ARRIVED = 2.0      # m from the start pose at which a teleport has taken place
 SLOW = 1.0         # m/s that the speed may differ from the wanted one by then
+SILENCE = 0.5      # s of wall time without a frame after which the first reset waits for none
 PATH_FITS = 6.0    # m between the ends of a published path and those asked for
 
 
@@ -90,7 +91,7 @@ class EnvironmentNode(Node):
         self._episode: Episode | None = None
         self._obstacles: ObstacleMeter | None = None
         self._index = s.first_episode - 1
-        self._asked_at = 0.0
+        self._asked_at = self._seen_at = 0.0
         self._impulse: float | None = None
         self._hit_vehicle = False
         self._invasions = 0
@@ -212,8 +213,11 @@ class EnvironmentNode(Node):
 
     def _advance(self, frame: np.ndarray, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:
-        self._stamp_ns = vehicle.stamp_ns
+        self._stamp_ns, self._seen_at = vehicle.stamp_ns, time.monotonic()
         if self._episode is None or self._obstacles is None:
+            if self.settings.resets and self._plan is None and self._is_awaited():
+                # A lockstep world waits meanwhile: it ticks once from the start to the first step.
+                self._begin_reset()
             if not self._ready(vehicle):
                 self._hold(vehicle)
                 return
@@ -318,9 +322,11 @@ class EnvironmentNode(Node):
         self._goals.publish(goal)
 
     def _ask_again(self) -> None:
-        overdue = time.monotonic() - self._asked_at > self.settings.reset_timeout
+        now = time.monotonic()
+        overdue = now - self._asked_at > self.settings.reset_timeout
         if self._plan is None and self._is_awaited():
-            self._begin_reset()
+            if now - self._seen_at > SILENCE:
+                self._begin_reset()
         elif self._plan is not None and self._episode is None and overdue:
             self.get_logger().info(f'episode {self._index}: asking for the reset again')
             self._ask_for_reset()
