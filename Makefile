@@ -18,7 +18,7 @@ unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LI
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench clean
+.PHONY: help setup train drive test lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ setup: $(STAMPS)/project  ## Build .venv: ROS 2, torch, the messages, this proje
 
 train: setup  ## Train in the embedded simulator and report; options by ARGS="--steps 2000 --seed 7"
 	@$(BIN)/av-td3 train $(ARGS)
+
+drive: setup  ## Watch the policy in the box drive roads it has never seen, in a window or as a film
+	@$(BIN)/av-td3 drive $(ARGS)
 
 test: setup lint  ## Lint, then run every test; options by ARGS="-k replay"
 	@$(BIN)/python -m pytest $(ARGS)

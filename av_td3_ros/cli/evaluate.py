@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             with console.status(f'{candidate.name}: {options.episodes} episodes'
                                 + f' on {name}' * bool(name)):
                 records[name] = drive(name, film)
-    found = _evaluation(options, candidate, config, records)
+    found = evaluation_of(options, candidate, config, records)
     for path in (folder / 'evaluation.json', *([options.json] if options.json else ())):
         write_evaluation(path, found)
     pictures = [draw(folder) for draw in (draw_evaluation, draw_completion, draw_paths)]
@@ -200,8 +200,8 @@ def _through_nodes(options: argparse.Namespace, candidate: Candidate, config: Co
     return drive
 
 
-def _evaluation(options: argparse.Namespace, candidate: Candidate, config: Config,
-                records: Mapping[str, Sequence[EpisodeRecord]]) -> dict[str, Any]:
+def evaluation_of(options: argparse.Namespace, candidate: Candidate, config: Config,
+                  records: Mapping[str, Sequence[EpisodeRecord]]) -> dict[str, Any]:
     """Return what evaluation.json holds."""
     world = config.settings['simulator_node'].world
     return {**result(str(candidate.weights or candidate.driver), records, options.seed),

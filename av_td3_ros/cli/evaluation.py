@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.film import Film
+from av_td3_ros.cli.film import Viewer
 from av_td3_ros.driving.episode_record import EpisodeRecord
 from av_td3_ros.driving.mask import NO_MASK
 from av_td3_ros.driving.metrics import summarise
@@ -53,7 +53,7 @@ def drive_settings(config: Config) -> DriveSettings:
 
 
 def drive_in_process(config: Config, candidate: Candidate, map_name: str, episodes: int,
-                     seed: int, film: Film | None = None, parallel: int = 1
+                     seed: int, film: Viewer | None = None, parallel: int = 1
                      ) -> list[EpisodeRecord]:
     """Let one driver drive every episode of a map in this process; raises as `evaluate` does."""
     config = configured(config, candidate, map_name, seed)

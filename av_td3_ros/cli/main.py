@@ -23,6 +23,7 @@ def _run(arguments: list[str]) -> int:
     from av_td3_ros.cli import (  # seconds: torch
         config,
         diagnose,
+        drive,
         evaluate,
         export,
         learning_curves,
@@ -36,6 +37,7 @@ def _run(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, command, about in (
             ('train', train, 'train a driving policy, compare it, and write a report'),
+            ('drive', drive, 'watch a policy drive, in a window or as a film'),
             ('evaluate', evaluate, 'let a driver drive episodes, and measure how well'),
             ('export', export, 'write a policy alone, to send or to ship it'),
             ('diagnose', diagnose, 'tell what looks sick in a run or a checkpoint, and draw it'),

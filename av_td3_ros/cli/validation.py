@@ -39,7 +39,9 @@ class Validation:
     def __enter__(self) -> Validation:
         """Start the process."""
         if self._episodes:
-            with (self._run / 'logs' / 'validation.log').open('wb') as log:
+            logs = self._run / 'logs'
+            logs.mkdir(exist_ok=True)
+            with (logs / 'validation.log').open('wb') as log:
                 self._process = subprocess.Popen(
                     [sys.executable, '-m', 'av_td3_ros.cli.validation', str(self._run),
                      str(self._episodes)], stdin=subprocess.PIPE, stdout=log, stderr=log,

@@ -21,6 +21,7 @@ class Window:
             raise DependencyNotInstalled('a window needs pygame: run `pip install '
                                          f'pygame=={PYGAME}`, or render to rgb_array') from error
         self._pygame: Any = pygame
+        self.is_closed = False
         self._title, self._rate, self._scale = title, rate, scale
         self._screen: Any = None
         self._clock: Any = None
@@ -45,7 +46,8 @@ class Window:
             self._clock = pygame.time.Clock()
         surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         self._screen.blit(pygame.transform.scale(surface, size), (0, 0))
-        pygame.event.pump()  # else the desktop takes the window for dead
+        # Without a look at them the desktop takes the window for dead.
+        self.is_closed |= any(event.type == pygame.QUIT for event in pygame.event.get())
         pygame.display.flip()
         self._clock.tick(self._rate)
 
