@@ -38,7 +38,7 @@ from av_td3_ros.settings import from_mapping
 from av_td3_ros.simulator.appearance import WORLDS
 
 BASELINES = ('pursuit', 'random')
-MAP = 'loop'
+MAP = 'test/roads_a'
 SEED = 10_000  # of the default training seed there are no such episodes
 NodeValues = dict[str, dict[str, Any]]
 Drive = Callable[[str, Film | None], list[EpisodeRecord]]
