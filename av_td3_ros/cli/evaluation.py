@@ -21,6 +21,8 @@ from av_td3_ros.simulator.evaluation import Driver, StateDriver, evaluate
 from av_td3_ros.simulator.learned_drivers import ActorDriver, RandomDriver
 from av_td3_ros.td3 import Actor, load_policy
 
+PATIENCE = 10.0  # s of wall time that an answer may take in a world that waits for it
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
@@ -34,8 +36,13 @@ class Candidate:
 
 def configured(config: Config, candidate: Candidate, map_name: str, seed: int) -> Config:
     """Return what the nodes are told to evaluate one driver on one map."""
+    if map_name:  # a world of our own, which waits: a slow machine must not change the numbers
+        config = config.with_values({
+            'simulator_node': {'world.map': map_name, 'command_timeout': 2.0 * PATIENCE},
+            'environment_node': {'reset_timeout': PATIENCE},
+            'control_node': {'action_timeout': PATIENCE}})
     return config.with_values({
-        'simulator_node': {'seed': seed, **({'world.map': map_name} if map_name else {})},
+        'simulator_node': {'seed': seed},
         'environment_node': {
             'episodes.seed': seed, 'first_episode': 0, 'wait_for': 3,
             'episodes.max_offset': 0.0, 'episodes.max_yaw_offset': 0.0,
