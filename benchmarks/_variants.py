@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from av_td3_ros.driving.mask import SPEED_NUMBERS
 from av_td3_ros.td3.agent import SATURATED, Replay, TD3Settings
-from av_td3_ros.td3.augmentation import random_shift
+from av_td3_ros.td3.augmentation import drop_vector, random_shift
+from av_td3_ros.td3.capture import Prepared
 from av_td3_ros.td3.networks import Actor, Critic, NetworkSettings
 from av_td3_ros.td3.replay import Batch
 
@@ -139,43 +141,47 @@ class EagerTD3:
     @torch.no_grad()
     def td_error(self, batch: Batch) -> float:
         """Return the mean |Q1 - target| over a batch, its target without noise."""
-        batch = self._prepare(batch, shift=False)
-        q1, _ = self.critic(batch.frames, batch.state, batch.action)
-        return float((q1 - self._target_q(batch, torch.zeros_like(batch.action))).abs().mean())
+        seen = self._prepare(batch, learning=False)
+        q1, _ = self.critic(seen.frames, seen.state, seen.action)
+        return float((q1 - self._target_q(seen, torch.zeros_like(seen.action))).abs().mean())
 
     @torch.no_grad()
     def saturated(self, batch: Batch) -> float:
         """Return the share of the policy's action components that are saturated."""
-        batch = self._prepare(batch, shift=False)
-        action = self.actor(batch.frames, batch.state)
+        seen = self._prepare(batch, learning=False)
+        action = self.actor(seen.frames, seen.state)
         return float((action.abs() > SATURATED).double().mean())
 
-    def _prepare(self, batch: Batch, shift: bool = True) -> Batch:
+    def _prepare(self, batch: Batch, learning: bool = True) -> Prepared:
         frames, next_frames = batch.frames, batch.next_frames
-        if shift and self.settings.random_shift:
+        if learning and self.settings.random_shift:
             frames, next_frames = (random_shift(f, self.settings.random_shift, self.generator)
                                    for f in (frames, next_frames))
         state, action, reward, next_state, discount = (
             t.to(self.weight_type) for t in (batch.state, batch.action, batch.reward,
                                              batch.next_state, batch.discount))
-        return Batch(frames, state, action, reward, next_frames, next_state, discount)
+        shown = state, next_state
+        if learning and self.settings.vector_dropout and state.shape[1]:
+            shown = drop_vector(state, next_state, self.settings.vector_dropout, SPEED_NUMBERS,
+                                self.generator)
+        return Prepared(frames, state, action, reward, next_frames, next_state, discount, *shown)
 
     @torch.no_grad()
-    def _target_q(self, batch: Batch, noise: Tensor) -> Tensor:
+    def _target_q(self, batch: Prepared, noise: Tensor) -> Tensor:
         features = self.critic_target.features(batch.next_frames)
         seen = (features if self.variant.cross_fed
                 else actor_features(self.actor_target, batch.next_frames))
-        action = torch.tanh(self.actor_target.head(torch.cat((seen, batch.next_state), 1)))
+        action = torch.tanh(self.actor_target.head(torch.cat((seen, batch.next_shown_state), 1)))
         action = (action + noise).clamp(-1.0, 1.0)
         judged = torch.cat((features, batch.next_state, action), 1)
         q1, q2 = (head(judged).squeeze(1) for head in
                   (self.critic_target.head1, self.critic_target.head2))
         return batch.reward + batch.discount * torch.minimum(q1, q2)
 
-    def _update_actor(self, batch: Batch) -> dict[str, Tensor]:
+    def _update_actor(self, batch: Prepared) -> dict[str, Tensor]:
         s = self.settings
         seen = actor_features(self.actor, batch.frames)
-        pre_activation = self.actor.head(torch.cat((seen, batch.state), 1))
+        pre_activation = self.actor.head(torch.cat((seen, batch.shown_state), 1))
         if self.variant.cross_fed:
             features = seen
         else:

@@ -46,7 +46,6 @@ from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
-STARTING = 1.0     # s of wall time at most between two ticks until the first command comes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ class SimulatorNode(Node):
         self._lockstep = s.mode == 'lockstep'
         self._paused = False
         self._steps_allowed = 0
-        self._waiting = self._is_driven = False
+        self._waiting = False
         self._ticked_at = -math.inf
         self._override = False
         self._command = CarlaEgoVehicleControl(brake=1.0)
@@ -131,9 +130,7 @@ class SimulatorNode(Node):
             if not self._paused or self._steps_allowed:
                 self._tick()
             return
-        patience = self.settings.command_timeout
-        overdue = time.monotonic() - self._ticked_at > (
-            patience if self._is_driven else min(STARTING, patience))
+        overdue = time.monotonic() - self._ticked_at > self.settings.command_timeout
         if overdue and self._may_tick():
             if self._waiting and self._timeouts.ready():
                 self.get_logger().warning(
@@ -157,7 +154,7 @@ class SimulatorNode(Node):
         answers_ns = to_nanoseconds(message.header.stamp)
         if self._lockstep and answers_ns not in (0, self._world.stamp_ns):
             return  # for an image that the world has left behind
-        self._command, self._is_driven = message, True
+        self._command = message
         if self._lockstep and self._waiting:
             self._waiting = False
             if self._may_tick():
