@@ -45,8 +45,8 @@ class TrafficSettings:
     """Set how many other vehicles there are and how they drive."""
 
     count: int = setting(0, 'number of other vehicles', minimum=0, maximum=50)
-    within: float = setting(250.0, 'they appear at most so far from the ego vehicle, m; 0: anywhere '
-                            'on the map', minimum=0.0, maximum=100000.0)
+    within: float = setting(250.0, 'they appear at most so far from the ego vehicle, m; 0: '
+                            'anywhere on the map', minimum=0.0, maximum=100000.0)
     desired_speed: float = setting(8.0, 'speed on a free straight, m/s', minimum=1.0, maximum=40.0)
     speed_spread: float = setting(
         0.15, 'desired speeds differ by up to this share', minimum=0.0, maximum=0.9)
