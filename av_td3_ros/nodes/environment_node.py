@@ -47,7 +47,7 @@ from av_td3_ros.settings import group, setting
 
 ARRIVED = 2.0      # m from the start pose at which a teleport has taken place
 SLOW = 1.0         # m/s that the speed may differ from the wanted one by then
-SILENCE = 0.5      # s of wall time without a frame after which nothing is waited for any more
+SILENCE = 0.5      # s of wall time without a frame after which the first reset waits for none
 PATH_FITS = 6.0    # m between the ends of a published path and those asked for
 
 
@@ -193,7 +193,7 @@ class EnvironmentNode(Node):
                 frame = self._frame(one.image)
             except ValueError as error:
                 self._refuse('image', error)
-                self._hold(one.odometry.stamp_ns)
+                self._hold(one.odometry)
                 continue
             try:
                 self._advance(frame, one.odometry, one.others)
@@ -201,7 +201,7 @@ class EnvironmentNode(Node):
                 self.get_logger().warning(f'episode {self._index} interrupted: {error}')
                 self._end_episode('interrupted')
                 self._next_episode()
-                self._hold(one.odometry.stamp_ns)
+                self._hold(one.odometry)
 
     def _frame(self, message: Image | CompressedImage) -> np.ndarray:
         size = self.settings.frame.size
@@ -219,7 +219,7 @@ class EnvironmentNode(Node):
                 # A lockstep world waits meanwhile: it ticks once from the start to the first step.
                 self._begin_reset()
             if not self._ready(vehicle):
-                self._hold(vehicle.stamp_ns)
+                self._hold(vehicle)
                 return
             self._episode = Episode(self.settings.driving, self._path)
             self._obstacles = ObstacleMeter(self.settings.obstacles, self._path)
@@ -260,9 +260,9 @@ class EnvironmentNode(Node):
         message.header.frame_id = s.vehicle
         return message
 
-    def _hold(self, stamp_ns: int) -> None:
+    def _hold(self, vehicle: VehicleState) -> None:
         """Ask for the brake on a frame that belongs to no episode: the world still waits."""
-        self._holds.publish(Header(stamp=to_stamp(stamp_ns),
+        self._holds.publish(Header(stamp=to_stamp(vehicle.stamp_ns),
                                    frame_id=self.settings.vehicle))
 
     # -- episodes
@@ -324,11 +324,10 @@ class EnvironmentNode(Node):
     def _ask_again(self) -> None:
         now = time.monotonic()
         overdue = now - self._asked_at > self.settings.reset_timeout
-        if self._episode is None and now - self._seen_at > SILENCE:
-            if self._plan is None and self._is_awaited():
+        if self._plan is None and self._is_awaited():
+            if now - self._seen_at > SILENCE:
                 self._begin_reset()
-            self._hold(self._stamp_ns)  # who answers it may not have been there the first time
-        if self._plan is not None and self._episode is None and overdue:
+        elif self._plan is not None and self._episode is None and overdue:
             self.get_logger().info(f'episode {self._index}: asking for the reset again')
             self._ask_for_reset()
 

@@ -46,6 +46,7 @@ from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
+STARTING = 2.0     # s of wall time at most between two ticks until the first command comes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class SimulatorNode(Node):
         self._lockstep = s.mode == 'lockstep'
         self._paused = False
         self._steps_allowed = 0
-        self._waiting = False
+        self._waiting = self._is_driven = False
         self._ticked_at = -math.inf
         self._override = False
         self._command = CarlaEgoVehicleControl(brake=1.0)
@@ -130,7 +131,9 @@ class SimulatorNode(Node):
             if not self._paused or self._steps_allowed:
                 self._tick()
             return
-        overdue = time.monotonic() - self._ticked_at > self.settings.command_timeout
+        patience = self.settings.command_timeout
+        overdue = time.monotonic() - self._ticked_at > (
+            patience if self._is_driven else min(STARTING, patience))
         if overdue and self._may_tick():
             if self._waiting and self._timeouts.ready():
                 self.get_logger().warning(
@@ -154,7 +157,7 @@ class SimulatorNode(Node):
         answers_ns = to_nanoseconds(message.header.stamp)
         if self._lockstep and answers_ns not in (0, self._world.stamp_ns):
             return  # for an image that the world has left behind
-        self._command = message
+        self._command, self._is_driven = message, True
         if self._lockstep and self._waiting:
             self._waiting = False
             if self._may_tick():
