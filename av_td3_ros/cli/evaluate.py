@@ -50,19 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='a run folder (its best checkpoint, or its newest where none is '
                              'known to be the best), a checkpoint, an exported policy, or '
                              f'{", ".join((*BASELINES, PRETRAINED))}')
-    parser.add_argument('--map', action='append', default=[], metavar='MAP',
-                        help='map to drive on: a name of config/maps or an .xodr file; may be '
-                             f'given again and again (default {MAP})')
-    parser.add_argument('--episodes', type=int, default=10, metavar='N',
-                        help='episodes on each map (default %(default)s)')
-    parser.add_argument('--seed', type=int, default=SEED, metavar='N',
-                        help='seed of routes, looks and traffic: episode i of a map and a seed '
-                             'is the same for every driver (default %(default)s)')
-    parser.add_argument('--vehicles', type=int, metavar='K', help='other vehicles on the road')
-    parser.add_argument('--world', choices=list(WORLDS), help='how much the looks change')
-    parser.add_argument('--mask', choices=[one for one in MASKS if one != NO_MASK],
-                        help='hide the camera image, or the state vector but for the speed, from '
-                             'a learned policy')
+    add_episode_arguments(parser, episodes=10)
     parser.add_argument('--json', type=Path, metavar='OUT',
                         help='write the evaluation to this file as well')
     parser.add_argument('--video', type=Path, metavar='OUT.mp4', help='write the drives as video')
@@ -74,6 +62,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'numbers in a fraction of the time')
     parser.add_argument('--profile', default='embedded', choices=profiles(),
                         help='what the nodes are bound to (default %(default)s)')
+
+
+def add_episode_arguments(parser: argparse.ArgumentParser, episodes: int) -> None:
+    """Declare the options that say where, in which world and how often is driven."""
+    parser.add_argument('--map', action='append', default=[], metavar='MAP',
+                        help='map to drive on: a name of config/maps or an .xodr file; may be '
+                             f'given again and again (default {MAP})')
+    parser.add_argument('--episodes', type=int, default=episodes, metavar='N',
+                        help='episodes on each map (default %(default)s)')
+    parser.add_argument('--seed', type=int, default=SEED, metavar='N',
+                        help='seed of routes, looks and traffic: episode i of a map and a seed '
+                             'is the same for every driver (default %(default)s)')
+    parser.add_argument('--vehicles', type=int, metavar='K', help='other vehicles on the road')
+    parser.add_argument('--world', choices=list(WORLDS), help='how much the looks change')
+    parser.add_argument('--mask', choices=[one for one in MASKS if one != NO_MASK],
+                        help='hide the camera image, or the state vector but for the speed, from '
+                             'a learned policy')
     parser.add_argument('--config', action='append', default=[], metavar='KEY=VALUE',
                         help='any setting, as in av-td3 train; it comes after those that the '
                              'policy was trained with')

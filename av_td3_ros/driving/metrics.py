@@ -122,7 +122,8 @@ class EpisodeMeter:
         """
         Add one step that took `dt` s: m/s, rad/s, m, m/s^3 and s; jerk None where not known yet.
 
-        Means and shares are weighted with dt, so that uneven steps count for what they are.
+        Means and shares are weighted with dt, so that uneven steps count for what they are. The
+        jerk of a crash is left out: it counts as a collision and would outweigh all driving.
         """
         self._steps += 1
         self._return += reward
@@ -137,7 +138,7 @@ class EpisodeMeter:
         self._off_road_time += dt * off_road
         self._lateral_squared += dt * lateral * lateral
         self._lateral_max = max(self._lateral_max, abs(lateral))
-        if jerk is not None:
+        if jerk is not None and not collided:
             self._jerk_squared += dt * jerk * jerk
             self._jerk_time += dt
         self._lateral_acceleration_squared += dt * (speed * yaw_rate) ** 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from av_td3_ros.cli import drive, main
+from av_td3_ros.cli import evaluate, main
 
 SHORT = ['--policy', 'pursuit', '--episodes', '1', '--config', 'episodes.min_length=30',
          '--config', 'episodes.max_length=40', '--config', 'world.camera.width=96',
@@ -57,4 +57,4 @@ def test_bad_input_is_one_line_and_nothing_is_begun(tmp_path: Path, options: lis
 
 
 def test_an_unseen_map_is_the_default() -> None:
-    assert drive.MAP.startswith('test/')
+    assert evaluate.MAP.startswith('test/')
