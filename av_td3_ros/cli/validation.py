@@ -21,6 +21,7 @@ SEEDS = 5_000  # added to the training's seed: routes that are neither trained n
 NEWEST = 3  # checkpoints that the best one is chosen from
 LOOK = 0.5  # s between two looks for a new checkpoint
 LEAST_PRIORITY = 19
+FINISH = b'finish\n'
 
 
 class Validation:
@@ -65,7 +66,9 @@ class Validation:
         if self._process is None:
             return
         assert self._process.stdin is not None
-        self._process.stdin.close()  # it ends with its input
+        with contextlib.suppress(BrokenPipeError):  # it has died: its log tells why
+            self._process.stdin.write(FINISH)
+            self._process.stdin.flush()
         while self._process.poll() is None:
             meanwhile()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -111,7 +114,7 @@ def _updates(checkpoint: Path) -> int:
 
 
 def main() -> int:
-    """Validate the newest checkpoint again and again, until the input ends."""
+    """Validate the newest checkpoint again and again, until the session ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('run', type=Path)
     parser.add_argument('episodes', type=int)
@@ -120,7 +123,8 @@ def main() -> int:
     ended = threading.Event()
 
     def listen() -> None:
-        sys.stdin.read()
+        if sys.stdin.buffer.readline() != FINISH:
+            os._exit(1)  # the session is gone, and nobody waits for this
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()

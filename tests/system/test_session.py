@@ -20,6 +20,7 @@ from harness import SPECS, TIMEOUT, Peer, await_that
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.main import main
+from av_td3_ros.cli.plots import read_validations
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import read_transitions
 from av_td3_ros.td3 import load_checkpoint
@@ -123,7 +124,8 @@ def test_a_run_learns_from_the_bag_of_another_one(finished: Training, ros: None,
     try:
         said = training.ended(STARTING)
         assert training.process.wait() == 0, said
-        assert {path.name for path in (training.run / 'logs').iterdir()} == {'learner_node.log'}
+        assert {path.name for path in (training.run / 'logs').iterdir()} == {
+            'learner_node.log', 'validation.log'}
         first, *_, last = learner_lines(training.run)
         driven = sum(not one.is_last for one in read_transitions(finished.run / 'bag'))
         assert first['transitions'] == last['transitions'] == driven
@@ -150,8 +152,8 @@ def test_the_run_folder_is_complete(finished: Training) -> None:
     run = finished.run
     names = {path.name for path in run.iterdir()}
     assert names >= {'config.yaml', 'session.json', 'checkpoints', 'bag', 'tensorboard',
-                     'metrics.jsonl', 'evaluation.json', 'plots', 'drive.mp4', 'report.html',
-                     'logs'}
+                     'metrics.jsonl', 'validation.jsonl', 'evaluation.json', 'plots',
+                     'drive.mp4', 'report.html', 'logs'}
     config = Config.read(run / 'config.yaml').values()
     assert config['learner_node']['limiter.start_after'] == START_AFTER
     assert config['learner_node']['total_transitions'] == STEPS
@@ -180,6 +182,10 @@ def test_the_drivers_are_compared(finished: Training) -> None:
         assert result['metrics']['route_completion'].keys() == {'mean', 'low', 'high'}
     pursuit = evaluation['pursuit']
     assert (pursuit['success'], pursuit['route_completion']) == (1.0, pytest.approx(1.0, abs=.06))
+    # The learned policy is the one that validation chose.
+    best = (finished.run / 'checkpoints' / 'best').resolve()
+    assert evaluation['learned']['policy'] == str(best)
+    assert [one['checkpoint'] for one in read_validations(finished.run)] == [best.name]
     # All of them drove the same route.
     routes = {evaluation[driver]['episodes'][0]['route_length']
               for driver in ('untrained', 'learned', 'pursuit')}
@@ -255,7 +261,7 @@ def test_the_graph_is_seen_from_outside(peer: Peer, train: Callable[..., Trainin
         assert topics.get(topic) == [kind], topic
 
     nodes = training.nodes()
-    assert len(nodes) == 6
+    assert len(nodes) == 7  # six nodes, and what validates checkpoints
     asked = time.monotonic()
     training.process.send_signal(signal.SIGINT)
     said = training.ended(TIMEOUT)
@@ -302,7 +308,7 @@ def test_nodes_do_not_outlive_a_killed_session(peer: Peer, train: Callable[..., 
     training = train()
     status_of(peer, lambda one: one.transitions > 0)
     nodes = training.nodes()
-    assert len(nodes) == 6
+    assert len(nodes) == 7  # six nodes, and what validates checkpoints
     training.process.kill()
     await_that(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE
                                for one in nodes.values()), 'the end of all nodes')
