@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from av_td3_ros.cli import evaluate, main
+from av_td3_ros.paths import pretrained_policy
 
 SHORT = ['--policy', 'pursuit', '--episodes', '1', '--config', 'episodes.min_length=30',
          '--config', 'episodes.max_length=40', '--config', 'world.camera.width=96',
@@ -54,6 +55,17 @@ def test_bad_input_is_one_line_and_nothing_is_begun(tmp_path: Path, options: lis
     assert main._run(['drive', *SHORT, '--no-window', '--out', str(out), *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line and not out.exists()
+
+
+def test_the_policy_in_the_box_drives_what_it_has_never_seen(tmp_path: Path) -> None:
+    out = tmp_path / 'drive'
+    assert main._run(['drive', '--episodes', '1', '--no-window', '--out', str(out)]) == 0
+    evaluation = json.loads((out / 'evaluation.json').read_text())
+    assert evaluation['name'] == 'pretrained' and evaluation['metrics']['success']['mean'] == 1.0
+    box = pretrained_policy()
+    assert sum(file.stat().st_size for file in box.iterdir()) < 8_000_000
+    command = json.loads((box / 'policy.json').read_text())['command']
+    assert command.startswith('av-td3 train') and evaluation['maps'][0] not in command
 
 
 def test_an_unseen_map_is_the_default() -> None:
