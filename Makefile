@@ -38,7 +38,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-bench: setup $(STAMPS)/bench  ## Run every benchmark (about an hour); results in benchmarks/results
+bench: setup $(STAMPS)/bench  ## Run every benchmark (hours; one by ARGS="camera"); results in benchmarks/results
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what setup built (runs stay)
