@@ -52,7 +52,7 @@ class TD3Settings:
     pre_activation_penalty: float = setting(1e-2, "weight of the actor's mean squared output "
                                             'before the tanh, which keeps it from saturating',
                                             minimum=0.0, maximum=100.0)
-    random_shift: int = setting(0, 'shift each stack of a batch by up to so many pixels (Yarats '
+    random_shift: int = setting(4, 'shift each stack of a batch by up to so many pixels (Yarats '
                                 'et al. 2021); 0: off', minimum=0, maximum=32)
     vector_dropout: float = setting(0.5, 'share of a batch in which the actor is shown the state '
                                     'vector zeroed but for the speed, so that it learns to drive '
@@ -69,7 +69,7 @@ PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
     'default': (TD3Settings(), NetworkSettings()),
     'paper': (TD3Settings(gamma=0.99, n_step=1, tau=0.005, batch_size=256, learning_rate=3e-4,
                           cnn_learning_rate=1e-4, scale_policy_loss=False,
-                          pre_activation_penalty=0.0, vector_dropout=0.0),
+                          pre_activation_penalty=0.0, random_shift=0, vector_dropout=0.0),
               NetworkSettings(features=512, feature_scale=1.0, layer_norm=False,
                               feature_activation='relu', last_layer_scale=1.0)),
 }
@@ -204,7 +204,7 @@ class TD3:
     def _prepare(self, batch: Batch) -> Prepared:
         """Move a batch to the device; frames are cast once for all networks that see them."""
         frames, next_frames = batch.frames.to(self.device), batch.next_frames.to(self.device)
-        if self.settings.random_shift:
+        if self.settings.random_shift and self.network.frames:
             frames, next_frames = (random_shift(f, self.settings.random_shift, self.generator)
                                    for f in (frames, next_frames))
         numbers = (t.to(self.device, self.weight_type) for t in

@@ -249,10 +249,14 @@ def test_without_the_protections_the_actor_saturates() -> None:
     assert metrics['saturated_fraction'] > 0.5
 
 
-def test_random_shift_moves_all_frames_of_a_stack_together_and_repeats_the_edge() -> None:
+@pytest.mark.parametrize('count', [1, 3, 4])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_random_shift_moves_all_frames_of_a_stack_together_and_repeats_the_edge(
+        count: int, layout: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(1)
     rows = torch.arange(10, dtype=torch.uint8)
-    frames = (rows[:, None] * 16 + rows[None]).expand(64, 3, 10, 10).contiguous()
+    frames = (rows[:, None] * 16 + rows[None]).expand(64, count, 10, 10).contiguous(
+        memory_format=layout)
     shifted = random_shift(frames, 2, generator)
     assert shifted.shape == frames.shape and shifted.dtype == torch.uint8
     seen = set()

@@ -19,7 +19,7 @@ SMALL = NetworkSettings(frames=3, frame_size=36, state_size=7, channels=(4, 6, 5
                         hidden=(12, 10), last_layer_scale=0.5)
 SETTINGS = TD3Settings(gamma=0.9, tau=0.02, policy_noise=0.4, batch_size=8, learning_rate=1e-3,
                        cnn_learning_rate=4e-4, actor_clip_norm=0.05, critic_clip_norm=1.0,
-                       precision='float64')
+                       random_shift=0, precision='float64')
 PLAIN = {'layer_norm': False, 'feature_activation': 'relu'}
 
 
