@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from av_td3_ros.cli.evaluate import (
-    BASELINES,
     add_episode_arguments,
     evaluation_of,
     maps_of,
@@ -18,7 +17,7 @@ from av_td3_ros.cli.evaluate import (
 )
 from av_td3_ros.cli.evaluation import drive_in_process, write_evaluation
 from av_td3_ros.cli.film import Film, Screen
-from av_td3_ros.cli.policies import PRETRAINED
+from av_td3_ros.cli.policies import BASELINES, PRETRAINED
 from av_td3_ros.cli.progress import evaluation_table
 from av_td3_ros.cli.run_folder import new_run_folder
 

@@ -22,9 +22,9 @@ from av_td3_ros.cli.evaluation import (
 from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
 from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.node_evaluation import Evaluation
-from av_td3_ros.cli.policies import PRETRAINED, check_fit, find_policy, trained_with
+from av_td3_ros.cli.policies import BASELINES, PRETRAINED, check_fit, find_policy, trained_with
 from av_td3_ros.cli.progress import evaluation_table
-from av_td3_ros.cli.run_folder import new_run_folder
+from av_td3_ros.cli.run_folder import check_output, new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
 from av_td3_ros.driving.episode_planner import EpisodePlanner
 from av_td3_ros.driving.episode_record import EpisodeRecord
@@ -37,7 +37,6 @@ from av_td3_ros.ros.parameters import from_ros
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.simulator.appearance import WORLDS
 
-BASELINES = ('pursuit', 'random')
 MAP = 'test/roads_a'
 SEED = 10_000  # of the default training seed there are no such episodes
 NodeValues = dict[str, dict[str, Any]]
@@ -92,6 +91,9 @@ def run(options: argparse.Namespace) -> int:
                     for one in session_nodes(options.profile, VEHICLE, learning=False))
     candidate, config = prepared(options, simulated)
     maps = maps_of(options) if simulated else ['']
+    for option, path in (('--json', options.json), ('--video', options.video)):
+        if path is not None:
+            check_output(path, option)
     folder = new_run_folder(options.out or Path('runs') / datetime.datetime.now().strftime(
         '%Y%m%d-%H%M%S-evaluation'))
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')

@@ -4,7 +4,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_td3_ros.cli.policies import NODES_WITH_NETWORK, find_policy, trained_with, training_command
+from av_td3_ros.cli.policies import (
+    BASELINES,
+    NODES_WITH_NETWORK,
+    find_policy,
+    trained_with,
+    training_command,
+)
 from av_td3_ros.td3 import export_policy
 
 
@@ -20,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the policy; return the exit status."""
+    if options.policy in BASELINES:
+        raise ValueError(f'--policy {options.policy}: it is not learned, there is nothing to '
+                         'export; name a run or a checkpoint')
     policy = find_policy(options.policy)
     settings = {node: values for node, values in trained_with(policy).items()
                 if node not in NODES_WITH_NETWORK}

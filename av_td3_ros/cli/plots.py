@@ -118,7 +118,7 @@ def draw_learning_curve(run: str | Path) -> Path:
                                   label=f'mean of {MEAN_OF} episodes'))
             if validated:
                 handles.append(Line2D([], [], color='black', marker='.', linewidth=1.0,
-                                      label='checkpoints on other routes (ring: the best)'))
+                                      label='checkpoints on other routes (ring: chosen)'))
             figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
         return save(figure, run, 'learning_curve')
 

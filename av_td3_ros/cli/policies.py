@@ -14,6 +14,7 @@ from av_td3_ros.td3 import Policy, load_policy
 from av_td3_ros.td3.checkpoint import BEST
 
 PRETRAINED = 'pretrained'
+BASELINES = ('pursuit', 'random')
 NODES_WITH_NETWORK = ('policy_node', 'learner_node')
 # What a policy's observations and actions mean; anything else may differ between train and test.
 TRAINED_WITH = {

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import tempfile
 from pathlib import Path
 
 
@@ -9,14 +10,34 @@ def new_run_folder(wanted: Path | None) -> Path:
     """
     Create a run folder and return its full path; without one wanted, runs/<date>-<time>.
 
-    `runs/latest` then leads to the newest. Raises FileExistsError when the folder is in use.
+    `runs/latest` then leads to the newest. Raises FileExistsError when the folder is in use,
+    OSError when it cannot be made.
     """
     folder = wanted or Path('runs') / datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f'run folder {folder} is not empty: choose another one')
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f'run folder {folder} is not empty: choose another one')
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OSError(f'run folder {folder} cannot be made ({error.strerror}): choose another '
+                      'place') from error
     if wanted is None:
         link = folder.parent / 'latest'
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
     return folder.resolve()
+
+
+def check_output(path: Path, option: str) -> None:
+    """Raise OSError, naming the option, unless a file can be written at `path`."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, 'it is a folder')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f'{option} {path} cannot be written ({error.strerror}): choose another '
+                      'file') from error

@@ -194,8 +194,9 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
 
 def _tell(validation: Validation, view: ProgressView) -> None:
     for one in validation.news():
-        view.event(f'checkpoint {one["checkpoint"]}: success {one["success"]:.0%}, return '
-                   f'{one["mean_return"]:.1f} on {one["episodes"]} other routes')
+        view.event(f'checkpoint {one["checkpoint"]}: success {one["success"]:.0%}, '
+                   f'completion {one["route_completion"]:.0%}, return {one["mean_return"]:.1f} '
+                   f'on {one["episodes"]} other routes')
 
 
 def _best(folder: Path, last: Path, validation: Validation, view: ProgressView) -> Path:
@@ -205,8 +206,8 @@ def _best(folder: Path, last: Path, validation: Validation, view: ProgressView) 
     best = folder / 'checkpoints' / BEST
     if chosen is None and not best.exists():
         return last
-    view.event(f'best checkpoint: {best.resolve().name}'
-               + (' by the returns of training' if chosen is None else ''))
+    view.event(f'best checkpoint: {best.resolve().name}, '
+               + ('by the returns of training' if chosen is None else 'of the last validated'))
     return best.resolve()
 
 

@@ -1,6 +1,7 @@
 """A window on the screen for pictures, by pygame as Gymnasium's own environments have it."""
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 PYGAME = '2.6.1'
+INVISIBLE = ('dummy', 'offscreen')  # where SDL draws when it finds no screen
 
 
 class Window:
@@ -39,9 +41,14 @@ class Window:
             try:
                 pygame.display.init()
                 self._screen = pygame.display.set_mode(size)
+                driver = pygame.display.get_driver()
+                if driver in INVISIBLE and os.environ.get('SDL_VIDEODRIVER') != driver:
+                    pygame.display.quit()
+                    raise pygame.error(f'SDL found none and would draw {driver}')
             except pygame.error as error:
-                raise RuntimeError(f'no screen for a window ({error}): set DISPLAY, or render '
-                                   'to rgb_array') from error
+                self._screen = None
+                raise RuntimeError(f'no screen for a window ({error}): set DISPLAY, or '
+                                   'render to rgb_array (av-td3 drive: --no-window)') from error
             pygame.display.set_caption(self._title)
             self._clock = pygame.time.Clock()
         surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))

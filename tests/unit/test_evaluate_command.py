@@ -81,6 +81,9 @@ def small(*words: object) -> list[object]:
     (('--policy', 'pursuit', '--config', 'frame.sise=3'), "did you mean 'frame.size'"),
     (('--policy', 'pursuit', '--config', 'episodes.min_length=9000', '--config',
       'episodes.max_length=9001'), 'no route of 9000 to 9001 m'),
+    (('--policy', 'pursuit', '--json', '.'), '--json . cannot be written'),
+    (('--policy', 'pursuit', '--video', '/proc/x.mp4'), '--video /proc/x.mp4 cannot be written'),
+    (('--policy', 'pursuit', '--out', '/proc/x'), 'run folder /proc/x cannot be made'),
 ])
 @pytest.mark.parametrize('how', [(), ('--in-process',)])
 def test_bad_input_is_one_line_before_anything_starts(
@@ -171,3 +174,9 @@ def test_the_evaluation_is_shown_written_and_drawn(av_td3: Callable[..., Any], t
         assert cv2.imread(str(tmp_path / 'out' / 'plots' / f'{name}.png')) is not None
     status, _, error = av_td3('evaluate', '--policy', 'pursuit', '--out', 'out')
     assert status == 1 and 'is not empty' in error
+
+
+def test_what_is_not_learned_cannot_be_exported(av_td3: Callable[..., Any], tmp_path: Path
+                                                ) -> None:
+    status, _, said = av_td3('export', '--policy', 'pursuit', '--out', tmp_path / 'out')
+    assert status == 1 and 'not learned' in said

@@ -81,6 +81,11 @@ def test_without_screen_or_pygame_it_says_what_to_do(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv('SDL_VIDEODRIVER', 'no such driver')
     with pytest.raises(RuntimeError, match='render to rgb_array'):
         AvTd3Env(SETTINGS, render_mode='human').reset(seed=1)
+    # Left alone, SDL would draw where nobody sees it.
+    for name in ('SDL_VIDEODRIVER', 'DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match='no screen'):
+        AvTd3Env(SETTINGS, render_mode='human').reset(seed=1)
     monkeypatch.setitem(sys.modules, 'pygame', None)
     with pytest.raises(gymnasium.error.DependencyNotInstalled, match='pip install pygame=='):
         AvTd3Env(SETTINGS, render_mode='human')
