@@ -55,9 +55,7 @@ RECIPES = {
     'vector hidden from the critics as well': variant(then=_critics_see_what_the_actor_sees),
     'smooth exploration noise (0.8)': variant(exploration={'noise_correlation': 0.8}),
     'less exploration noise (0.1)': variant(exploration={'noise': 0.1}),
-    'random shift by 4 pixels': variant({'td3': {'random_shift': 4}}),
-    'random shift, one update for four transitions': variant(
-        {'td3': {'random_shift': 4}, 'limiter': {'updates_per_transition': 0.25}}),
+    'without random shift': variant({'td3': {'random_shift': 0}}),
     'one-step returns': variant({'td3': {'n_step': 1}}),
     'five-step returns': variant({'td3': {'n_step': 5}}),
     'without LayerNorm': variant({'network': {'layer_norm': False}}),
