@@ -1,4 +1,4 @@
-"""`av-td3 drive`: watch a policy drive a few routes, in a window or as a film."""
+"""`av-td3 drive`: watch a policy drive, in a window or as a film."""
 from __future__ import annotations
 
 import argparse
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--policy', default=PRETRAINED, metavar='WHO',
                         help='a run folder, a checkpoint, an exported policy, or '
                              f'{", ".join((*BASELINES, PRETRAINED))} (default %(default)s)')
-    add_episode_arguments(parser, episodes=3)
+    add_episode_arguments(parser, episodes=1)
     parser.add_argument('--window', action=argparse.BooleanOptionalAction,
                         default=any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))),
                         help='show a window instead of writing a film (default: where there is '
