@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import os
 from pathlib import Path
 
@@ -41,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Drive, show, write; return the exit status."""
     candidate, config = prepared(options, simulated=True)
-    folder = new_run_folder(options.out or Path('runs') / datetime.datetime.now().strftime(
-        '%Y%m%d-%H%M%S-drive'))
+    folder = new_run_folder(options.out, 'drive')
     film = folder / 'drive.mp4'
     with contextlib.ExitStack() as stack:
         viewer = stack.enter_context(Screen() if options.window else Film(film))

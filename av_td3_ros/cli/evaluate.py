@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,8 +93,7 @@ def run(options: argparse.Namespace) -> int:
     for option, path in (('--json', options.json), ('--video', options.video)):
         if path is not None:
             check_output(path, option)
-    folder = new_run_folder(options.out or Path('runs') / datetime.datetime.now().strftime(
-        '%Y%m%d-%H%M%S-evaluation'))
+    folder = new_run_folder(options.out, 'evaluation')
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
     console = Console()
     with contextlib.ExitStack() as stack:

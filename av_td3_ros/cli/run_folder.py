@@ -6,14 +6,15 @@ import tempfile
 from pathlib import Path
 
 
-def new_run_folder(wanted: Path | None) -> Path:
+def new_run_folder(wanted: Path | None, kind: str = '') -> Path:
     """
-    Create a run folder and return its full path; without one wanted, runs/<date>-<time>.
+    Create a run folder and return its full path; without one wanted, runs/<date>-<time>-<kind>.
 
-    `runs/latest` then leads to the newest. Raises FileExistsError when the folder is in use,
-    OSError when it cannot be made.
+    `runs/latest` leads to the newest of no kind: a training. Raises FileExistsError when the
+    folder is in use, OSError when it cannot be made.
     """
-    folder = wanted or Path('runs') / datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
+    when = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
+    folder = wanted or Path('runs') / '-'.join(filter(None, (when, kind)))
     try:
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f'run folder {folder} is not empty: choose another one')
@@ -23,7 +24,7 @@ def new_run_folder(wanted: Path | None) -> Path:
     except OSError as error:
         raise OSError(f'run folder {folder} cannot be made ({error.strerror}): choose another '
                       'place') from error
-    if wanted is None:
+    if wanted is None and not kind:
         link = folder.parent / 'latest'
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
