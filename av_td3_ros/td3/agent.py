@@ -52,6 +52,10 @@ class TD3Settings:
     pre_activation_penalty: float = setting(1e-2, "weight of the actor's mean squared output "
                                             'before the tanh, which keeps it from saturating',
                                             minimum=0.0, maximum=100.0)
+    smoothness_penalty: float = setting(0.0, 'weight of the mean squared difference between the '
+                                        "actor's action and the one that its target takes where "
+                                        'it leads to (Mysore et al. 2021)', minimum=0.0,
+                                        maximum=1000.0)
     random_shift: int = setting(4, 'shift each stack of a batch by up to so many pixels (Yarats '
                                 'et al. 2021); 0: off', minimum=0, maximum=32)
     vector_dropout: float = setting(0.5, 'share of a batch in which the actor is shown the state '
@@ -163,15 +167,17 @@ class TD3:
             self._of_actor = of_actor if delayed else self._of_actor
         return Metrics(self._of_critics, self._of_actor)
 
-    def _update_critics(self, batch: Prepared, noise: Tensor) -> Outcome:
+    def _update_critics(self, batch: Prepared, noise: Tensor,
+                        next_action: Tensor | None = None) -> Outcome:
         s = self.settings
 
         # Smooth the target policy with clipped noise; the smaller of the two target critics.
         with torch.no_grad():
             noise = (noise * s.policy_noise).clamp(-s.noise_clip, s.noise_clip)
-            next_action = self.actor_target(batch.next_frames, batch.next_shown_state) + noise
+            if next_action is None:
+                next_action = self.actor_target(batch.next_frames, batch.next_shown_state)
             next_q1, next_q2 = self.critic_target(batch.next_frames, batch.next_state,
-                                                  next_action.clamp(-1.0, 1.0))
+                                                  (next_action + noise).clamp(-1.0, 1.0))
             target_q = batch.reward + batch.discount * torch.minimum(next_q1, next_q2)
 
         # Update the critics.
@@ -182,7 +188,9 @@ class TD3:
 
     def _update_all(self, batch: Prepared, noise: Tensor) -> Outcome:
         s = self.settings
-        finite, of_critics, _ = self._update_critics(batch, noise)
+        with torch.no_grad():
+            next_action = self.actor_target(batch.next_frames, batch.next_shown_state)
+        finite, of_critics, _ = self._update_critics(batch, noise, next_action)
 
         # Delayed: update the actor by the deterministic policy gradient, ...
         with torch.no_grad():
@@ -192,7 +200,8 @@ class TD3:
         q_policy = self.critic.q1(features, batch.state, action)
         scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
         actor_loss = (-scale * q_policy.mean()
-                      + s.pre_activation_penalty * pre_activation.square().mean())
+                      + s.pre_activation_penalty * pre_activation.square().mean()
+                      + s.smoothness_penalty * F.mse_loss(action, next_action))
         finite = self.actor_optimizer.step(actor_loss, finite)
 
         # ... then every target.
