@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from av_td3_ros.cli.reward_plots import with_tables
 from av_td3_ros.driving.mask import IMAGE, NO_MASK, VECTOR
 from av_td3_ros.driving.metrics import summarise
 from av_td3_ros.simulator.appearance import AppearanceSettings
@@ -22,6 +23,8 @@ from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, evaluate
 from av_td3_ros.simulator.traffic import TrafficSettings
 from av_td3_ros.simulator.world import WorldSettings
+from benchmarks import conclude
+from benchmarks._learning_report import recipe_rows, table_page
 from benchmarks._training import Algorithm
 
 TRAINING_MAP = 'train/roads'
@@ -31,26 +34,6 @@ VALIDATION_EPISODES = 10  # of each mask, on the training map
 TEST_SEED, VALIDATION_SEED = 10_000, 5_000  # episodes that no training drives
 PARALLEL = 10  # vehicles whose actions are computed together
 NEAR = 200.0  # m round the ego vehicle in which the other vehicles appear
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """
-    What to train, and how it differs in what it drives.
-
-    `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
-    one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
-    minutes after which it is evaluated, `masked` those with a look behind `masks` as well.
-    """
-
-    make: Callable[[DriveSettings, int, Path], Algorithm] | None
-    driver: Driver | None = None
-    hides: str = NO_MASK
-    vehicles: int = 0
-    step: float = 0.05  # s between two actions
-    looks: tuple[float, ...] = (2, 4, 6, 8, 10, 15, 20, 25, 30)
-    masked: tuple[float, ...] = (10, 20)
-    masks: tuple[str, ...] = (VECTOR, IMAGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +49,33 @@ class Job:
     def name(self) -> str:
         """Return the name of the job's folder."""
         return f'{self.recipe}-{self.world}-{self.seed}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """
+    What to train, and how it differs in what it drives.
+
+    `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
+    one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
+    minutes after which it is evaluated, by world; at those of `masked` and at the last one it is
+    evaluated behind `masks` as well.
+    """
+
+    make: Callable[[DriveSettings, int, Path], Algorithm] | None
+    looks: Mapping[str, Sequence[float]]
+    driver: Driver | None = None
+    hides: str = NO_MASK
+    vehicles: int = 0
+    step: float = 0.05  # s between two actions
+    masked: Sequence[float] = ()
+    masks: Sequence[str] = (VECTOR, IMAGE)
+
+    def jobs(self, name: str, worlds: Sequence[str], seed: int, minutes: float | None
+             ) -> list[Job]:
+        """Return its trainings, to the last look or for `minutes`."""
+        return [Job(name, world, seed, minutes or looks[-1])
+                for world, looks in self.looks.items() if world in worlds]
 
 
 def drive_settings(recipe: Recipe, world: str, map_name: str) -> DriveSettings:
@@ -91,7 +101,7 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
     if not done:
         lines.unlink(missing_ok=True)
     spent = done[-1]['minutes'] if done else 0.0
-    for until in (minute for minute in recipe.looks if spent < minute <= job.minutes):
+    for until in (minute for minute in recipe.looks[job.world] if spent < minute <= job.minutes):
         algorithm.advance(60.0 * (until - spent))
         spent = until
         snapshot = {'minutes': until, 'transitions': algorithm.transitions,
@@ -110,7 +120,7 @@ def look(job: Job, recipe: Recipe, algorithm: Algorithm, minute: float) -> dict[
     found = {'score': sum(chosen_by) / len(chosen_by),
              'choosing_seconds': round(time.process_time() - started, 1),
              NO_MASK: examine(job, recipe, driver, recipe.hides)}
-    if minute in recipe.masked and recipe.hides == NO_MASK:
+    if recipe.hides == NO_MASK and minute in (*recipe.masked, recipe.looks[job.world][-1]):
         found |= {mask: examine(job, recipe, driver, mask) for mask in recipe.masks}
     return found
 
@@ -142,6 +152,38 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _append(path: Path, snapshot: Mapping[str, Any]) -> None:
     with path.open('a', encoding='utf-8') as file:
         file.write(json.dumps(snapshot) + '\n')
+
+
+def compare(name: str, about: str, world: str, recipes: Mapping[str, Recipe]) -> int:
+    """Train recipes in one world, one job a seed, and print and keep a row for each."""
+    parser = argparse.ArgumentParser(description=about)
+    add_arguments(parser)
+    parser.add_argument('--recipes', nargs='+', choices=list(recipes), default=list(recipes))
+    parser.set_defaults(seeds=[0, 1])
+    options = parser.parse_args()
+    runs = options.runs or Path('runs') / name
+    if options.job:
+        job = Job(**options.job)
+        work(job, recipes[job.recipe], runs / job.name)
+        return 0
+    if not options.report_only:
+        run_jobs(f'benchmarks.{name}',
+                 [job for seed in options.seeds for recipe in options.recipes
+                  for job in recipes[recipe].jobs(recipe, [world], seed, options.minutes)],
+                 runs, options.workers)
+    kept = options.out / f'{name}_snapshots.json' if options.out else None
+    table = recipe_rows(collect(runs, kept))
+    print(table_page(table))
+    if options.out is not None:
+        write_tables(options.out / f'{name}.md', {'rows': table_page(table)})
+    return conclude(name, [], table, options.json)
+
+
+def write_tables(page: Path, tables: Mapping[str, str]) -> None:
+    """Write tables into a page that has marks for them; begin it where there is none."""
+    text = (page.read_text(encoding='utf-8') if page.is_file() else
+            ''.join(f'<!-- {name} -->\n<!-- end of {name} -->\n' for name in tables))
+    page.write_text(with_tables(text, tables), encoding='utf-8')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

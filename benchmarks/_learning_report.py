@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,14 +20,17 @@ Found = Mapping[str, Sequence[Snapshot]]  # by job, algorithm-world-seed
 
 CHOICE = 3  # newest snapshots that the best is chosen from
 CENSORED = 30.0  # minutes
+PURSUIT_SPEEDS = (4, 5, 6, 7, 8, 10)  # m/s that it aims at among other vehicles
 EASY = 0.8  # success that the time to it is measured for
 NAMES = {'ours': 'ours', 'camera': 'ours, trained by camera alone',
          'traffic': 'ours, among other vehicles', 'sb3': 'Stable-Baselines3 as shipped',
-         'sb3_tuned': 'Stable-Baselines3 retuned', 'pursuit': 'pure pursuit'}
+         'sb3_tuned': 'Stable-Baselines3 retuned', 'pursuit': 'pure pursuit',
+         **{f'pursuit_traffic_{speed}': f'pure pursuit at {speed} m/s, among other vehicles'
+            for speed in PURSUIT_SPEEDS}}
 COLOURS = {'ours': BLUE, 'camera': SKY, 'traffic': PURPLE, 'sb3': GREY, 'sb3_tuned': ORANGE}
 MASKS = {NO_MASK: 'everything', VECTOR: 'vector zeroed', IMAGE: 'black images'}
 COLUMNS = ('success', 'route_completion', 'driving_score', 'mean_speed', 'cross_track_rms',
-           'collisions_per_km')
+           'collisions_per_km', 'steering_reversals_per_km')
 
 
 def groups(found: Found) -> dict[tuple[str, str], list[Sequence[Snapshot]]]:
@@ -58,10 +62,8 @@ def values(seeds: Sequence[Sequence[Snapshot]], minutes: float, metric: str,
     for snapshots in seeds:
         if snapshots[-1]['minutes'] < minutes:
             continue
-        if mask != NO_MASK:  # looked at now and then only: the newest of these
-            snapshots = [one for one in snapshots if mask in one]
         one = pick(snapshots, minutes)
-        if one is not None and metric in one[mask]:
+        if one is not None and metric in one.get(mask, {}):
             numbers.append(one[mask][metric]['mean'])
     return numbers
 
@@ -128,6 +130,13 @@ def claims_of(found: Found) -> list[dict[str, Any]]:
           at(('camera', 'cluttered'), 20, 'success'), 0.7, routes)
     claim('cluttered, among 10 other vehicles: success after 20 minutes',
           at(('traffic', 'cluttered'), 20, 'success'), 0.75, routes)
+    traffic = ('traffic', 'cluttered')
+    bar = [_of_pursuit(jobs, speed) for speed in at(traffic, 20, 'mean_speed')]
+    if bar and None not in bar:
+        claim('cluttered, among 10 other vehicles: collisions/km over those of pure pursuit at '
+              'the same mean speed', [ours / max(theirs or 0.0, 1e-9) for ours, theirs in
+                                      zip(at(traffic, 20, 'collisions_per_km'), bar, strict=True)],
+              1.0, 'of its collisions', at_least=False)
     for peer, goal in (('sb3', 0.1), ('sb3_tuned', 1 / 3)):
         ours, theirs = ([minutes_to(one, EASY) for one in jobs.get((algorithm, 'clean'), [])]
                         for algorithm in ('ours', peer))
@@ -137,6 +146,18 @@ def claims_of(found: Found) -> list[dict[str, Any]]:
                   'there)', [one / statistics.median(theirs) for one in ours], round(goal, 3),
                   'of its time', at_least=False)
     return claims
+
+
+def _of_pursuit(jobs: Mapping[tuple[str, str], Sequence[Sequence[Snapshot]]], speed: float
+                ) -> float | None:
+    """Return pure pursuit's collisions/km at a mean speed in m/s, between the speeds driven."""
+    driven = sorted((statistics.median(values(seeds, 0, 'mean_speed')),
+                     statistics.median(values(seeds, 0, 'collisions_per_km')))
+                    for aim in PURSUIT_SPEEDS
+                    if (seeds := jobs.get((f'pursuit_traffic_{aim}', 'cluttered'))))
+    if not driven:
+        return None
+    return float(np.interp(speed, *zip(*driven, strict=True)))
 
 
 def recipe_rows(found: Found) -> list[dict[str, Any]]:
@@ -151,7 +172,8 @@ def recipe_rows(found: Found) -> list[dict[str, Any]]:
                 one[mask]['success']['mean'] for one in last), 3)
                for mask, seen in MASKS.items() if all(mask in one for one in last)},
             **{name: round(statistics.mean(one[NO_MASK][name]['mean'] for one in last), 3)
-               for name in ('mean_return', 'mean_speed', 'cross_track_rms', 'steering_reversals_per_km')}})
+               for name in ('mean_return', 'mean_speed', 'cross_track_rms',
+                            'steering_reversals_per_km')}})
     return sorted(rows, key=lambda row: -row['mean_return'])
 
 

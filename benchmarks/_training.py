@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,6 +172,12 @@ class StableBaselines3:
         until = time.process_time() + seconds
         self._model.learn(10**9, callback=lambda *_: time.process_time() < until,
                           reset_num_timesteps=not self.transitions)
+
+
+def stable_baselines3(settings: dict[str, Any]
+                      ) -> Callable[[DriveSettings, int, Path], StableBaselines3]:
+    """Return what makes its TD3 with these settings, and `noise` for the exploration's."""
+    return lambda drive, seed, folder: StableBaselines3(drive, seed, settings)
 
 
 class _Sb3Driver:

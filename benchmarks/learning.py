@@ -12,28 +12,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from av_td3_ros.driving.mask import VECTOR
-from av_td3_ros.driving.pursuit import PursuitDriver
+from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import StateDriver
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings
 from benchmarks import conclude
-from benchmarks._jobs import Job, Recipe, add_arguments, collect, run_jobs, work
-from benchmarks._learning_report import claims_of, draw, markdown, table_of
-from benchmarks._training import Algorithm, Ours, StableBaselines3, checkpoint_of
+from benchmarks._jobs import Job, Recipe, add_arguments, collect, run_jobs, work, write_tables
+from benchmarks._learning_report import PURSUIT_SPEEDS, claims_of, draw, markdown, table_of
+from benchmarks._training import Algorithm, Ours, checkpoint_of, stable_baselines3
+from benchmarks.peer import BEST, START
 
 VEHICLES = 10
 WORLDS = ('clean', 'cluttered')
-MINUTES = {('ours', 'clean'): 20, ('ours', 'cluttered'): 20, ('camera', 'clean'): 10,
-           ('camera', 'cluttered'): 20, ('traffic', 'cluttered'): 20, ('sb3', 'clean'): 30,
-           ('sb3_tuned', 'clean'): 30, ('pursuit', 'clean'): 0, ('pursuit', 'cluttered'): 0,
-           ('pursuit_traffic', 'cluttered'): 0}
 RUNS, OUT = Path('runs/learning'), Path('docs/results')
 
 
@@ -44,24 +40,27 @@ def ours(drive: DriveSettings, seed: int, folder: Path, hidden: float = 0.5) -> 
         base.td3, vector_dropout=hidden)), ExplorationSettings(vector_dropout=hidden))
 
 
-def sb3(settings: dict[str, Any]) -> Recipe:
-    """Return Stable-Baselines3's TD3 with settings of its own."""
-    return Recipe(lambda drive, seed, folder: StableBaselines3(drive, seed, settings))
+def pursuit(worlds: Sequence[str], vehicles: int = 0, speed: float = 10.0) -> Recipe:
+    """Return pure pursuit at a target speed in m/s, which learns nothing."""
+    driver = StateDriver(lambda: PursuitDriver(PursuitSettings(target_speed=speed)))
+    return Recipe(None, dict.fromkeys(worlds, (0,)), driver, vehicles=vehicles)
 
 
 RECIPES = {
-    'ours': Recipe(ours, looks=(1, 2, 3, 4, 5, 10, 12, 14, 16, 18, 20), masked=(5, 20)),
-    'camera': Recipe(functools.partial(ours, hidden=1.0), hides=VECTOR),
-    'traffic': Recipe(ours, vehicles=VEHICLES),
-    # Its defaults, but for a replay that fits into memory and the paper's exploration noise.
-    'sb3': sb3({'noise': 0.1, 'buffer_size': 50_000}),
-    'sb3_tuned': sb3({
-        'noise': 0.2, 'buffer_size': 50_000, 'batch_size': 64, 'learning_rate': 3e-4,
-        'gamma': 0.95, 'tau': 0.01, 'train_freq': 2, 'gradient_steps': 1,
-        'learning_starts': 1000, 'policy_kwargs': {'net_arch': [256, 256],
-                                                   'share_features_extractor': False}}),
-    'pursuit': Recipe(None, StateDriver(PursuitDriver)),
-    'pursuit_traffic': Recipe(None, StateDriver(PursuitDriver), vehicles=VEHICLES),
+    'ours': Recipe(ours, {'clean': (1, 2, 3, 4, 5, 7, 10, 12, 14, 16, 18, 20),
+                          'cluttered': (2, 5, 10, 15, 20)},
+                   masked=(3, 4, 5, 15, 16, 18)),
+    'camera': Recipe(functools.partial(ours, hidden=1.0),
+                     {'clean': (2, 5, 10), 'cluttered': (5, 10, 15, 20)}, hides=VECTOR),
+    'traffic': Recipe(ours, {'cluttered': (10, 15, 20)}, vehicles=VEHICLES, masked=(10, 15)),
+    # As shipped, but for a replay that fits into memory and the paper's exploration noise.
+    'sb3': Recipe(stable_baselines3({'noise': 0.1, 'buffer_size': 50_000}),
+                  {'clean': (5, 10, 15, 20, 25, 30)}),
+    'sb3_tuned': Recipe(stable_baselines3(START | BEST),
+                        {'clean': (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30)}),
+    'pursuit': pursuit(WORLDS),
+    **{f'pursuit_traffic_{speed}': pursuit(['cluttered'], VEHICLES, speed)
+       for speed in PURSUIT_SPEEDS},
 }
 
 
@@ -77,10 +76,8 @@ def main() -> int:
         job = Job(**options.job)
         work(job, RECIPES[job.recipe], runs / job.name)
         return 0
-    jobs = [Job(recipe, world, seed, options.minutes or minutes)
-            for seed, ((recipe, world), minutes) in itertools.product(options.seeds,
-                                                                      MINUTES.items())
-            if recipe in options.recipes and world in options.worlds]
+    jobs = [job for seed in options.seeds for name in options.recipes
+            for job in RECIPES[name].jobs(name, options.worlds, seed, options.minutes)]
     if not options.report_only:
         run_jobs('benchmarks.learning', jobs, runs, options.workers)
     found = collect(runs, options.out / 'learning_snapshots.json' if options.out else None)
@@ -88,7 +85,7 @@ def main() -> int:
     text = markdown(table, claims)
     print(text)
     if options.out is not None:
-        (options.out / 'learning.md').write_text(text, encoding='utf-8')
+        write_tables(options.out / 'learning.md', {'rows': text})
         draw(found, options.out / 'learning.png')
     return conclude('learning', claims, table, options.json)
 

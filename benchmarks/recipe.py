@@ -1,7 +1,6 @@
 """What pays when learning to drive: the default recipe with one thing changed at a time."""
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -12,14 +11,11 @@ from av_td3_ros.driving.mask import VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings
-from benchmarks import conclude
-from benchmarks._jobs import Job, Recipe, add_arguments, collect, run_jobs, work
-from benchmarks._learning_report import recipe_rows, table_page
+from benchmarks._jobs import Recipe, compare
 from benchmarks._training import Algorithm, Ours, checkpoint_of
 
 WORLD = 'cluttered'
 MINUTES = 4.0
-RUNS, SNAPSHOTS = Path('runs/recipe'), 'recipe_snapshots.json'
 
 
 def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] | None = None,
@@ -34,7 +30,7 @@ def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] |
         made = Ours(drive, settings, ExplorationSettings(**(exploration or {})), demonstrated)
         then(made)
         return made
-    return Recipe(make, step=step, looks=(MINUTES,), masked=(MINUTES,), masks=(VECTOR,))
+    return Recipe(make, {WORLD: (MINUTES,)}, step=step, masks=(VECTOR,))
 
 
 def _critics_see_what_the_actor_sees(ours: Ours) -> None:
@@ -71,29 +67,5 @@ RECIPES = {
 }
 
 
-def main() -> int:
-    """Do the jobs, two at a time, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    parser.add_argument('--recipes', nargs='+', choices=list(RECIPES), default=list(RECIPES))
-    parser.set_defaults(seeds=[0, 1])
-    options = parser.parse_args()
-    runs = options.runs or RUNS
-    if options.job:
-        job = Job(**options.job)
-        work(job, RECIPES[job.recipe], runs / job.name)
-        return 0
-    if not options.report_only:
-        run_jobs('benchmarks.recipe', [Job(name, WORLD, seed, options.minutes or MINUTES)
-                                       for seed in options.seeds for name in options.recipes],
-                 runs, options.workers)
-    table = recipe_rows(collect(runs, options.out / SNAPSHOTS if options.out else None))
-    text = table_page(table)
-    print(text)
-    if options.out is not None:
-        (options.out / 'recipe.md').write_text(text, encoding='utf-8')
-    return conclude('recipe', [], table, options.json)
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(compare('recipe', __doc__ or '', WORLD, RECIPES))

@@ -20,7 +20,7 @@ from benchmarks._learning_report import (
 )
 
 METRICS = ('route_completion', 'driving_score', 'mean_speed', 'cross_track_rms',
-           'collisions_per_km', 'mean_return')
+           'collisions_per_km', 'steering_reversals_per_km', 'mean_return')
 
 
 def snapshot(minutes: float, success: float, score: float, **masked: float) -> dict[str, Any]:
@@ -67,8 +67,25 @@ def test_the_time_is_compared_with_the_peers() -> None:
     assert (claim['value'], claim['goal'], claim['holds']) == (0.1, 0.1, True)
 
 
+def test_collisions_are_compared_with_pursuit_at_the_same_speed() -> None:
+    def driven(speed: float, collisions: float, minutes: float = 0) -> dict[str, Any]:
+        made = snapshot(minutes, 1.0, 0.0)
+        made['nothing'] |= {'mean_speed': {'mean': speed},
+                            'collisions_per_km': {'mean': collisions}}
+        return made
+    found = {'traffic-cluttered-0': [driven(7.0, 1.0, minutes=20)],
+             'pursuit_traffic_6-cluttered-0': [driven(6.0, 1.0)],
+             'pursuit_traffic_8-cluttered-0': [driven(8.0, 3.0)]}
+    claim = next(one for one in claims_of(found) if 'the same mean speed' in one['name'])
+    assert (claim['value'], claim['holds']) == (0.5, True)
+    # Without pursuit's drives there is nothing to compare with.
+    del found['pursuit_traffic_6-cluttered-0'], found['pursuit_traffic_8-cluttered-0']
+    assert not any('the same mean speed' in one['name'] for one in claims_of(found))
+
+
 def test_the_page_has_a_row_for_each_mask(tmp_path: Path) -> None:
-    found = {'ours-cluttered-0': [*RISING[:-1], snapshot(10, 0.7, 15.0, vector=0.4, image=0.1)],
+    found = {'ours-cluttered-0': [*RISING[:2], snapshot(3, 0.9, 20.0, vector=0.4, image=0.1),
+                                  *RISING[3:]],
              'pursuit-cluttered-0': [snapshot(0, 1.0, 0.0)]}
     rows = [row for row in table_of(found) if row['algorithm'] == 'ours' and row['minutes'] == 10]
     assert {row['sees']: row['success'] for row in rows} == {
