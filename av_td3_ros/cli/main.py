@@ -2,12 +2,25 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 
 from av_td3_ros.ros.runtime import ros_environment
 
 INTERRUPTED = 130
+COMMANDS = {
+    'train': ('train', 'train a driving policy, compare it, and write a report'),
+    'drive': ('drive', 'watch a policy drive, in a window or as a film'),
+    'evaluate': ('evaluate', 'let a driver drive episodes, and measure how well'),
+    'export': ('export', 'write a policy alone, to send or to ship it'),
+    'diagnose': ('diagnose', 'tell what looks sick in a run or a checkpoint, and draw it'),
+    'plot': ('learning_curves', 'draw the learning curves of several runs'),
+    'map': ('map', 'make a map of random roads'),
+    'reward': ('reward_plots', 'draw the reward terms and tell what drives are worth'),
+    'config': ('config', 'list every setting with meaning and default'),
+}
+"""The module of each command, and what it is for."""
 
 
 def main() -> None:
@@ -20,35 +33,18 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from av_td3_ros.cli import (  # seconds: torch
-        config,
-        diagnose,
-        drive,
-        evaluate,
-        export,
-        learning_curves,
-        reward_plots,
-        train,
-    )
-    from av_td3_ros.cli import map as map_command
-
     parser = argparse.ArgumentParser(
         prog='av-td3', description='Visual TD3 for driving on ROS 2.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    for name, command, about in (
-            ('train', train, 'train a driving policy, compare it, and write a report'),
-            ('drive', drive, 'watch a policy drive, in a window or as a film'),
-            ('evaluate', evaluate, 'let a driver drive episodes, and measure how well'),
-            ('export', export, 'write a policy alone, to send or to ship it'),
-            ('diagnose', diagnose, 'tell what looks sick in a run or a checkpoint, and draw it'),
-            ('plot', learning_curves, 'draw the learning curves of several runs'),
-            ('map', map_command, 'make a map of random roads'),
-            ('reward', reward_plots, 'draw the reward terms and tell what drives are worth'),
-            ('config', config, 'list every setting with meaning and default')):
+    for name, (module, about) in COMMANDS.items():
         described = commands.add_parser(name, help=about)
-        command.add_arguments(described)
-        described.set_defaults(execute=command.run)
-    options = parser.parse_args(arguments)
+        if arguments[:1] == [name]:  # no other one is imported: torch takes seconds
+            command = importlib.import_module(f'av_td3_ros.cli.{module}')
+            command.add_arguments(described)
+            described.set_defaults(execute=command.run, parser=described)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f'unknown: {" ".join(unknown)}')
     try:
         return int(options.execute(options))
     except BrokenPipeError:
@@ -57,8 +53,14 @@ def _run(arguments: list[str]) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if getattr(options, 'debug', False):
             raise
-        print(f'av-td3 {options.command}: {error}', file=sys.stderr)
+        print(f'av-td3 {options.command}: {_said(error)}', file=sys.stderr)
         return 1
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f'{error.filename}: {error.strerror}'
+    return str(error)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from av_td3_ros.driving.road_map import RoadMap
@@ -9,6 +10,11 @@ from av_td3_ros.simulator.road_drawing import opendrive_text
 from av_td3_ros.simulator.road_generator import RoadSettings, generate
 
 DEFAULTS = RoadSettings()
+OPTIONS = {'min_length': '--length LOW', 'max_length': '--length HIGH',
+           'min_lane_width': '--lane-width LOW', 'max_lane_width': '--lane-width HIGH',
+           'min_radius': '--min-radius', 'max_radius': '--max-radius', 'roads': '--roads',
+           'junctions': '--junctions', 'seed': '--seed'}
+"""What the settings are called on the command line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f'--out {out}: name an OpenDRIVE file, such as roads.xodr')
     if out.exists():
         raise ValueError(f'--out {out} exists already: remove it or choose another name')
-    settings = RoadSettings(
-        roads=options.roads, junctions=options.junctions,
-        min_length=options.length[0], max_length=options.length[1],
-        min_radius=options.min_radius, max_radius=options.max_radius,
-        min_lane_width=options.lane_width[0], max_lane_width=options.lane_width[1])
-    text = opendrive_text(generate(out.stem, settings, options.seed))
+    try:
+        settings, text = _drawn(options, out.stem)
+    except ValueError as error:
+        raise ValueError(re.sub(
+            r'\b(\w+)(?= = )', lambda match: OPTIONS.get(match[1], match[1]),
+            str(error).removeprefix('roads: '))) from None
     road_map = RoadMap.from_text(text, out.stem)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding='utf-8', newline='\n')
@@ -60,3 +66,12 @@ def run(options: argparse.Namespace) -> int:
     print(f'{out}: {settings.roads} roads, {settings.junctions} junctions, {kilometres:.1f} km of '
           f'lanes, {len(road_map.spawn_points())} places to start from')
     return 0
+
+
+def _drawn(options: argparse.Namespace, name: str) -> tuple[RoadSettings, str]:
+    settings = RoadSettings(
+        roads=options.roads, junctions=options.junctions,
+        min_length=options.length[0], max_length=options.length[1],
+        min_radius=options.min_radius, max_radius=options.max_radius,
+        min_lane_width=options.lane_width[0], max_lane_width=options.lane_width[1])
+    return settings, opendrive_text(generate(name, settings, options.seed))

@@ -63,7 +63,7 @@ EVALUATION_METRICS = (
     Metric('cross_track_max', 'cross-track max', 'm'),
     Metric('lateral_acceleration_rms', 'lateral acc. RMS', 'm/s²', 1),
     Metric('jerk_rms', 'jerk RMS', 'm/s³', 1),
-    Metric('steering_reversals_per_km', 'steering reversals', '1/km', 1),
+    Metric('steering_reversals_per_km', 'steering reversals', '1/km', 0),
     Metric('min_ttc', 'mean smallest TTC', 's', 1),
 )
 KNOWN_DRIVERS = ('untrained', 'learned', 'pursuit')

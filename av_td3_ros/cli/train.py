@@ -97,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
             view.phase('drawing the report')
             draw_all(folder)
             report = write_report(folder)
-            if evaluation is not None:
-                view.console.print(evaluation_table(evaluation))
+        if evaluation is not None:
+            view.console.print(evaluation_table(evaluation))
         print(f'report: {report}')
     except KeyboardInterrupt:
         print(f'stopped; what there is lies in {folder}', file=sys.stderr)

@@ -44,9 +44,9 @@ def test_a_map_is_made_as_ordered(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_what_cannot_be_made_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    for options, words in ((('--roads', 0), 'roads = 0'),
-                           (('--lane-width', 4, 3), 'max_lane_width = 3 is below'),
-                           (('--seed', -1), 'seed = -1')):
+    for options, words in ((('--roads', 0), '--roads = 0'),
+                           (('--lane-width', 4, 3), '--lane-width HIGH = 3 is below'),
+                           (('--seed', -1), '--seed = -1')):
         with pytest.raises(ValueError, match=words):
             make('--out', tmp_path / 'no.xodr', *options)
     with pytest.raises(ValueError, match=r'name an OpenDRIVE file, such as roads\.xodr'):
