@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 STEP := @requirements/step $(VENV)
 PINS := $(addprefix requirements/,ros-jazzy.txt build.txt pip.txt run.txt dev.txt)
-MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs,\
+MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs tf2_msgs,\
 	$(addprefix ros2_ws/src/$(p)/,package.xml CMakeLists.txt msg/* srv/*)))
 
 # A sourced ROS installation must not leak into the virtual environment.
@@ -63,7 +63,7 @@ $(STAMPS)/messages: $(STAMPS)/underlay $(MESSAGES)
 		VIRTUAL_ENV=$(abspath $(VENV)) AMENT_PREFIX_PATH=$(abspath $(VENV)) \
 		CMAKE_PREFIX_PATH=$(abspath $(VENV)) \
 		colcon --log-base $(VENV)/log build --base-paths ros2_ws/src --merge-install \
-		--packages-select av_td3_msgs carla_msgs ackermann_msgs \
+		--packages-select av_td3_msgs carla_msgs ackermann_msgs tf2_msgs \
 		--build-base $(VENV)/build --install-base $(VENV) --cmake-args -DBUILD_TESTING=OFF
 	@touch $@
 

@@ -50,14 +50,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace / 'install'
 
 
-def test_a_clone_in_a_workspace_is_four_packages(tmp_path: Path) -> None:
+def test_a_clone_in_a_workspace_is_its_packages(tmp_path: Path) -> None:
     source = tmp_path / 'src'
     source.mkdir()
     (source / 'cloned').symlink_to(ROOT)
     listed = colcon('--log-base', tmp_path / 'log', 'list', '--base-paths', source)
     assert [tuple(line.split('\t')[::2]) for line in listed.splitlines()] == [
         ('ackermann_msgs', '(ros.ament_cmake)'), ('av_td3_msgs', '(ros.ament_cmake)'),
-        ('av_td3_ros', '(ros.ament_python)'), ('carla_msgs', '(ros.ament_cmake)')]
+        ('av_td3_ros', '(ros.ament_python)'), ('carla_msgs', '(ros.ament_cmake)'),
+        ('tf2_msgs', '(ros.ament_cmake)')]
 
 
 def test_each_node_is_an_executable(installed: Path) -> None:
