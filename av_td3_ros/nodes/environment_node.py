@@ -8,8 +8,6 @@ import time
 import numpy as np
 from av_td3_msgs.msg import EpisodeSummary, Observation
 from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent, CarlaWorldInfo
-from geometry_msgs.msg import Pose as PoseMessage
-from geometry_msgs.msg import PoseStamped, Twist
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
@@ -18,7 +16,6 @@ from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode_planner import (
-    EpisodePlan,
     EpisodePlanner,
     EpisodePlanSettings,
     check_room_to_stop,
@@ -36,19 +33,16 @@ from av_td3_ros.ros.conversions import (
     to_episode_summary,
     to_floats,
     to_nanoseconds,
-    to_pose_message,
     to_reward_terms,
     to_stamp,
 )
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.resets import Resetter
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.settings import group, setting
 
-ARRIVED = 2.0      # m from the start pose at which a teleport has taken place
-SLOW = 1.0         # m/s that the speed may differ from the wanted one by then
-SILENCE = 0.5      # s of wall time without a frame after which the first reset waits for none
-PATH_FITS = 6.0    # m between the ends of a published path and those asked for
+SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +79,12 @@ class EnvironmentNode(Node):
         s = self.settings = declare_settings(self, EnvironmentSettings)
         self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
-        self._planner: EpisodePlanner | None = None
-        self._plan: EpisodePlan | None = None
+        self._resetter = Resetter(self, s.reset_timeout) if s.resets else None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
         self._obstacles: ObstacleMeter | None = None
         self._index = s.first_episode - 1
-        self._asked_at = self._seen_at = 0.0
+        self._seen_at = 0.0
         self._impulse: float | None = None
         self._hit_vehicle = False
         self._invasions = 0
@@ -105,11 +98,6 @@ class EnvironmentNode(Node):
         self._holds = self.create_publisher(Header, '~/output/hold', qos.STEP)
         self._summaries = self.create_publisher(
             EpisodeSummary, '~/output/episode_summary', qos.EVENT)
-        self._transforms = self.create_publisher(
-            PoseMessage, '~/output/set_transform', qos.SENSOR)
-        self._velocities = self.create_publisher(
-            Twist, '~/output/set_target_velocity', qos.SENSOR)
-        self._goals = self.create_publisher(PoseStamped, '~/output/goal', qos.SENSOR)
 
         raw = s.image_transport == 'raw'
         self.create_subscription(Image if raw else CompressedImage, '~/input/image',
@@ -131,14 +119,15 @@ class EnvironmentNode(Node):
 
     def _on_world_info(self, message: CarlaWorldInfo) -> None:
         """Learn the roads; episodes begin once they are known."""
+        assert self._resetter is not None
         try:
             road_map = RoadMap.from_text(message.opendrive, message.map_name)
-            self._planner = EpisodePlanner(road_map, self.settings.episodes)
+            self._resetter.planner = EpisodePlanner(road_map, self.settings.episodes)
         except ValueError as error:
             self.get_logger().error(f'no episodes on map {message.map_name!r}: {error}')
             return
         self._end_episode('interrupted')
-        self._plan = None  # the timer begins the next one, once everybody is there
+        self._resetter.plan = None  # the timer begins the next one, once everybody is there
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         try:
@@ -215,7 +204,7 @@ class EnvironmentNode(Node):
                  others: tuple[Box, ...] | None) -> None:
         self._stamp_ns, self._seen_at = vehicle.stamp_ns, time.monotonic()
         if self._episode is None or self._obstacles is None:
-            if self.settings.resets and self._plan is None and self._is_awaited():
+            if self._resetter is not None and self._resetter.plan is None and self._is_awaited():
                 # A lockstep world waits meanwhile: it ticks once from the start to the first step.
                 self._begin_reset()
             if not self._ready(vehicle):
@@ -271,15 +260,7 @@ class EnvironmentNode(Node):
         """Return whether the vehicle stands at the start of a route that is known."""
         if self._path is None or not self._is_awaited():
             return False
-        if not self.settings.resets:
-            return True
-        plan = self._plan
-        if plan is None or plan.start.distance(vehicle.x, vehicle.y) > ARRIVED \
-                or abs(vehicle.speed - plan.speed) > SLOW:
-            return False
-        first, last = self._path[0], self._path[-1]
-        return (plan.start.distance(*first) < PATH_FITS
-                and plan.goal.distance(*last) < PATH_FITS)
+        return self._resetter is None or self._resetter.is_done(vehicle, self._path)
 
     def _is_awaited(self) -> bool:
         """Return whether all who act on observations are there; asked until they are."""
@@ -288,48 +269,34 @@ class EnvironmentNode(Node):
         return self._awaited
 
     def _next_episode(self) -> None:
-        if self.settings.resets:
+        if self._resetter is not None:
             self._begin_reset()
         else:
             self._path = None  # the next episode is the next route
 
     def _begin_reset(self) -> None:
-        if self._planner is None:
+        resetter = self._resetter
+        if resetter is None or resetter.planner is None:
             return
         self._index += 1
+        self._path = None
+        self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
         try:
-            self._plan = self._planner.plan(self._index)
+            resetter.begin(self._index)
         except ValueError as error:
             self.failure = f'episode {self._index} cannot be planned: {error}'
             self.get_logger().fatal(self.failure)
             self.context.try_shutdown()
-            return
-        self._path = None
-        self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
-        self._ask_for_reset()
-
-    def _ask_for_reset(self) -> None:
-        """Teleport, stand still, name the goal: in this order, as the bridge needs it."""
-        plan = self._plan
-        assert plan is not None
-        self._asked_at = time.monotonic()
-        self._transforms.publish(to_pose_message(plan.start))
-        velocity = Twist()  # in the vehicle's own frame
-        velocity.linear.x = plan.speed
-        self._velocities.publish(velocity)
-        goal = PoseStamped(pose=to_pose_message(plan.goal))
-        goal.header.frame_id = 'map'
-        self._goals.publish(goal)
 
     def _ask_again(self) -> None:
-        now = time.monotonic()
-        overdue = now - self._asked_at > self.settings.reset_timeout
-        if self._plan is None and self._is_awaited():
-            if now - self._seen_at > SILENCE:
+        resetter = self._resetter
+        assert resetter is not None
+        if resetter.plan is None:
+            if self._is_awaited() and time.monotonic() - self._seen_at > SILENCE:
                 self._begin_reset()
-        elif self._plan is not None and self._episode is None and overdue:
+        elif self._episode is None and resetter.is_overdue():
             self.get_logger().info(f'episode {self._index}: asking for the reset again')
-            self._ask_for_reset()
+            resetter.ask()
 
     def _end_episode(self, reason: str) -> None:
         if self._episode is None:
