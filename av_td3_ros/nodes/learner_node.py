@@ -11,6 +11,7 @@ from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Transition
 from av_td3_msgs.srv import ResendTransitions
 from carla_msgs.msg import CarlaControl
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 
 from av_td3_ros.ros import qos
@@ -38,6 +39,7 @@ class LearnerNode(Node):
         self._refused = 0
         self._sequencers: dict[tuple[str, str], Sequencer[Transition]] = {}
         self._asked: dict[tuple[str, str], float] = {}
+        self._recorders: dict[str, Any] = {}  # one client for each vehicle that was heard
         self._refusals = Throttle()
         self._metrics: dict[str, float] = {}
         self._world_waiting = self._finished = self._closing = False
@@ -52,7 +54,6 @@ class LearnerNode(Node):
             ActorWeightsMessage, '~/output/actor_weights', qos.LATCHED)
         self._status = self.create_publisher(LearnerStatus, '~/output/status', qos.STATUS)
         self._world = self.create_publisher(CarlaControl, '~/output/world_control', qos.SENSOR)
-        self._resend = self.create_client(ResendTransitions, '~/resend_transitions')
         self.create_subscription(Transition, '~/input/transition', self._on_transition,
                                  qos.TRANSITION)
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
@@ -88,18 +89,30 @@ class LearnerNode(Node):
     def _on_transition(self, message: Transition) -> None:
         """Bring transitions into order, ask for missing ones, store them."""
         key = message.vehicle, message.session
+        try:
+            self._know(message.vehicle)
+        except NameValidationException:
+            self._refuse(ValueError(f'vehicle {message.vehicle!r} is no ROS name: set that of '
+                                    'its environment_node'))
+            return
         sequencer = self._sequencers.setdefault(key, Sequencer())
         for one in sequencer.add(message.sequence, message):
             self._store(one)
         self._ask_for_missing(key)
         self._hold_world()
 
+    def _know(self, vehicle: str) -> None:
+        """Look for a vehicle's recorder before it is needed; raises when that is no name."""
+        if vehicle not in self._recorders:
+            self._recorders[vehicle] = self.create_client(
+                ResendTransitions, f'~/resend_transitions/{vehicle}')
+
     def _ask_for_missing(self, key: tuple[str, str]) -> None:
         missing = self._sequencers[key].missing
         if missing is None or time.monotonic() - self._asked.get(key, 0.0) < ASK_PERIOD:
             return
         self._asked[key] = time.monotonic()
-        asked = self._resend.call_async(ResendTransitions.Request(
+        asked = self._recorders[key[0]].call_async(ResendTransitions.Request(
             session=key[1], from_sequence=missing[0], to_sequence=missing[1]))
         asked.add_done_callback(lambda future: self._on_answer(key, missing, future))
 
@@ -121,9 +134,12 @@ class LearnerNode(Node):
         except DuplicateError:
             pass  # counted by the replay
         except ReplayError as error:
-            self._refused += 1
-            if self._refusals.ready():
-                self.get_logger().warning(f'transition refused ({self._refused} so far): {error}')
+            self._refuse(error)
+
+    def _refuse(self, error: ValueError) -> None:
+        self._refused += 1
+        if self._refusals.ready():
+            self.get_logger().warning(f'transition refused ({self._refused} so far): {error}')
 
     def _on_episode(self, message: EpisodeSummary) -> None:
         self._learner.finish_episode(message.episode_return,

@@ -32,6 +32,7 @@ SMALL = {**{f'network.{key}': value for key, value in flatten(NETWORK).items()},
          'td3.batch_size': 4, 'td3.precision': 'float32', 'capacity': 1000,
          'status_period': 0.05, 'publish_every': 5, 'limiter.start_after': 10,
          'limiter.updates_per_transition': 0.5}
+RESEND = '/learner/learner_node/resend_transitions/ego_vehicle'
 EPISODE = 8  # actions in an episode of these tests
 
 
@@ -54,12 +55,12 @@ class School:
         return self.status.next(wanted)
 
 
-def transition(sequence: int, session: str = 'a') -> Transition:
+def transition(sequence: int, session: str = 'a', vehicle: str = 'ego_vehicle') -> Transition:
     """Return the transition with a sequence number, the same for the same number."""
     episode, step = divmod(sequence - 1, EPISODE + 1)
     random = np.random.default_rng(sequence)
     return Transition(
-        vehicle='ego_vehicle', session=session, sequence=sequence, episode=episode, step=step,
+        vehicle=vehicle, session=session, sequence=sequence, episode=episode, step=step,
         height=36, width=36, frame=to_bytes(random.integers(0, 256, (36, 36), np.uint8)),
         state=to_floats(random.normal(size=5).astype(np.float32)),
         steer=float(random.uniform(-1, 1)), acceleration=float(random.uniform(-1, 1)),
@@ -140,7 +141,7 @@ def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
         response.accepted = True
         return response
 
-    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', resend)
+    peer.node.create_service(ResendTransitions, RESEND, resend)
     school = connect()
     school.teach(1, 3)
     school.teach(7, 9)  # and nothing more: the learner asks until it has them
@@ -157,10 +158,47 @@ def test_what_was_recorded_before_the_learner_came_is_asked_for(
         response.accepted = True
         return response
 
-    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', resend)
+    peer.node.create_service(ResendTransitions, RESEND, resend)
     school = connect()
     school.teach(5, 9)
     assert school.until(lambda one: one.transitions == actions_in(9)).transitions_lost == 0
+
+
+def test_each_vehicle_is_asked_for_what_is_missing_of_it(
+        peer: Peer, connect: Callable[..., School]) -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def recorder(vehicle: str) -> Callable[..., ResendTransitions.Response]:
+        def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
+                   ) -> ResendTransitions.Response:
+            asked.append((vehicle, request.from_sequence, request.to_sequence))
+            for sequence in range(request.from_sequence, request.to_sequence + 1):
+                school.send(transition(sequence, vehicle=vehicle))
+            response.accepted = True
+            return response
+
+        return resend
+
+    for vehicle in ('car_1', 'car_2'):
+        peer.node.create_service(
+            ResendTransitions, f'/learner/learner_node/resend_transitions/{vehicle}',
+            recorder(vehicle))
+    school = connect()
+    for sequence in (*range(1, 4), *range(6, 10)):
+        school.send(transition(sequence, vehicle='car_1'))
+    for sequence in (*range(1, 3), *range(4, 10)):
+        school.send(transition(sequence, vehicle='car_2'))
+    status = school.until(lambda one: one.transitions == 2 * actions_in(9))
+    assert status.transitions_lost == 0
+    assert set(asked) == {('car_1', 4, 5), ('car_2', 3, 3)}
+
+
+def test_a_vehicle_that_has_no_name_is_refused(
+        peer: Peer, connect: Callable[..., School], log: Log) -> None:
+    school = connect()
+    school.send(transition(1, vehicle='my car'))
+    assert 'refused' in log.next('my car')
+    assert school.until(lambda one: one.transitions_refused == 1).transitions == 0
 
 
 def test_what_nobody_has_any_more_is_lost_and_counted(
@@ -170,7 +208,7 @@ def test_what_nobody_has_any_more_is_lost_and_counted(
         response.message = '7 to 9 are kept'
         return response
 
-    peer.node.create_service(ResendTransitions, '/ego_vehicle/resend_transitions', refuse)
+    peer.node.create_service(ResendTransitions, RESEND, refuse)
     school = connect()
     school.teach(1, 3)
     school.teach(7, 9)

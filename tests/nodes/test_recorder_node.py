@@ -20,7 +20,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import read_transitions
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
 
-RESEND = '/ego_vehicle/resend_transitions'
+RESEND = '/learner/learner_node/resend_transitions/ego_vehicle'
 LEAVES = ('vehicle', 'session', 'sequence', 'episode', 'step', 'height', 'width', 'steer',
           'acceleration', 'source', 'exploring', 'reward', 'is_first', 'is_last', 'is_terminal',
           'reason', 'policy_version')

@@ -56,8 +56,9 @@ def test_every_output_of_one_node_is_the_input_of_another() -> None:
                 'image', 'odometry', 'markers', 'collision', 'lane_invasion', 'path',
                 'world_info'))):
         assert topic(one, f'output/{output}') == topic(other, f'input/{received}'), output
-    assert topic('learner_node', 'resend_transitions') == topic(
-        'recorder_node', 'resend_transitions')
+    learner = nodes['learner_node']
+    assert topic('recorder_node', 'resend_transitions') == (
+        f'{learner.namespace}/{learner.name}/resend_transitions/car')  # where it asks a vehicle
 
 
 def test_the_vehicle_has_its_own_names() -> None:
