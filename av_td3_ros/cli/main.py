@@ -16,7 +16,8 @@ COMMANDS = {
     'export': ('export', 'write a policy alone, to send or to ship it'),
     'diagnose': ('diagnose', 'tell what looks sick in a run or a checkpoint, and draw it'),
     'plot': ('learning_curves', 'draw the learning curves of several runs'),
-    'map': ('map', 'make a map of random roads'),
+    'map': ('map', 'make a map of random roads, or write one for a CARLA server'),
+    'carla': ('carla_world', "load a CARLA server's map, set its weather and traffic"),
     'reward': ('reward_plots', 'draw the reward terms and tell what drives are worth'),
     'config': ('config', 'list every setting with meaning and default'),
 }

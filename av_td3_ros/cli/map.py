@@ -1,4 +1,4 @@
-"""`av-td3 map make`: an OpenDRIVE map of random roads to train or to be tested on."""
+"""`av-td3 map`: make an OpenDRIVE map of random roads, or write one for a CARLA server."""
 from __future__ import annotations
 
 import argparse
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.paths import map_file
+from av_td3_ros.simulator.carla_maps import server_map
 from av_td3_ros.simulator.road_drawing import opendrive_text
 from av_td3_ros.simulator.road_generator import RoadSettings, generate
 
@@ -19,7 +21,10 @@ OPTIONS = {'min_length': '--length LOW', 'max_length': '--length HIGH',
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    make = parser.add_subparsers(dest='action', required=True, metavar='ACTION').add_parser(
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    _add_export(actions.add_parser(
+        'export', help='check a map and write it as a CARLA server wants it'))
+    make = actions.add_parser(
         'make', help='draw roads from a seed and write them as an .xodr file')
     make.add_argument('--out', type=Path, required=True, metavar='FILE',
                       help='the map, such as roads.xodr; `av-td3 train --map FILE` drives on it')
@@ -46,13 +51,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            f'(default {DEFAULTS.min_lane_width:g} {DEFAULTS.max_lane_width:g})')
 
 
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument('map', metavar='MAP',
+                        help='a name of config/maps, such as train/roads, or an .xodr file')
+    export.add_argument('--out', type=Path, required=True, metavar='FILE',
+                        help='the map for the server, such as roads.xodr; `av-td3 carla '
+                             '--map FILE` loads it')
+
+
 def run(options: argparse.Namespace) -> int:
-    """Draw, write, read back, and say what there is; return 0."""
+    """Make or export a map; return 0."""
     out: Path = options.out
     if out.suffix != '.xodr':
         raise ValueError(f'--out {out}: name an OpenDRIVE file, such as roads.xodr')
     if out.exists():
         raise ValueError(f'--out {out} exists already: remove it or choose another name')
+    return _export(options.map, out) if options.action == 'export' else _make(options, out)
+
+
+def _export(name: str, out: Path) -> int:
+    """Check, write, and say what there is."""
+    exported = server_map(map_file(name))
+    _write(out, exported.opendrive)
+    kilometres, places = _measured(exported.road_map)
+    print(f'{out}: {kilometres:.1f} km of lanes, {places} places to start from')
+    for note in exported.notes:
+        print(note)
+    return 0
+
+
+def _write(out: Path, text: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding='utf-8', newline='\n')
+
+
+def _measured(road_map: RoadMap) -> tuple[float, int]:
+    """Return the km of lanes and the number of places to start from."""
+    return (sum(lane.length for lane in road_map.lanes) / 1000.0, len(road_map.spawn_points()))
+
+
+def _make(options: argparse.Namespace, out: Path) -> int:
+    """Draw, write, read back, and say what there is."""
     try:
         settings, text = _drawn(options, out.stem)
     except ValueError as error:
@@ -60,11 +99,10 @@ def run(options: argparse.Namespace) -> int:
             r'\b(\w+)(?= = )', lambda match: OPTIONS.get(match[1], match[1]),
             str(error).removeprefix('roads: '))) from None
     road_map = RoadMap.from_text(text, out.stem)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding='utf-8', newline='\n')
-    kilometres = sum(lane.length for lane in road_map.lanes) / 1000.0
+    _write(out, text)
+    kilometres, places = _measured(road_map)
     print(f'{out}: {settings.roads} roads, {settings.junctions} junctions, {kilometres:.1f} km of '
-          f'lanes, {len(road_map.spawn_points())} places to start from')
+          f'lanes, {places} places to start from')
     return 0
 
 
