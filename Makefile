@@ -1,6 +1,7 @@
 # Everything runs from .venv, which `make setup` builds: no root, no system package, no `source`.
 SHELL := /bin/bash
 VENV ?= .venv
+ROS ?= jazzy
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
@@ -9,7 +10,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 STEP := @requirements/step $(VENV)
-PINS := $(addprefix requirements/,ros-jazzy.txt build.txt pip.txt run.txt dev.txt)
+PINS := $(addprefix requirements/,ros-$(ROS).txt build.txt pip.txt run.txt dev.txt)
 MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs tf2_msgs,\
 	$(addprefix ros2_ws/src/$(p)/,package.xml CMakeLists.txt msg/* srv/*)))
 
@@ -18,10 +19,10 @@ unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LI
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train drive test lint bench clean
+.PHONY: help setup train drive test test-kilted lint bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMPS)/project  ## Build .venv: ROS 2, torch, the messages, this project
 
@@ -34,6 +35,9 @@ drive: setup  ## Watch the policy in the box drive roads it has never seen, in a
 test: setup lint  ## Lint, then run every test; options by ARGS="-k replay"
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-kilted:  ## The same on ROS 2 Kilted, in an environment of its own
+	@$(MAKE) --no-print-directory test VENV=.venv-kilted ROS=kilted
+
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -42,7 +46,7 @@ bench: setup $(STAMPS)/bench  ## Run every benchmark (hours; one by ARGS="camera
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what setup built (runs stay)
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-kilted *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMPS)/venv:
 	@requirements/check-machine '$(PYTHON)'
