@@ -10,7 +10,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 STEP := @requirements/step $(VENV)
-PINS := $(addprefix requirements/,ros-$(ROS).txt build.txt pip.txt run.txt dev.txt)
+PINS := $(addprefix requirements/,ros-$(ROS).txt build.txt pip.txt indirect.txt run.txt dev.txt)
 MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs tf2_msgs,\
 	$(addprefix ros2_ws/src/$(p)/,package.xml CMakeLists.txt msg/* srv/*)))
 
