@@ -41,12 +41,13 @@ def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Only those that the user has not set: discovery range (Iron and later) or its Humble
     counterpart, and the Fast DDS profile with a shared memory that holds whole images.
     """
-    wanted = {
-        'FASTRTPS_DEFAULT_PROFILES_FILE': str(config_directory() / 'fastdds.xml'),
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(config_directory() / 'fastdds.xml'),
-    }
-    if 'FASTRTPS_DEFAULT_PROFILES_FILE' in environment:
-        wanted.pop('FASTDDS_DEFAULT_PROFILES_FILE')
+    wanted = {}
+    if 'FASTRTPS_DEFAULT_PROFILES_FILE' not in environment:
+        # Fast DDS 2 (up to Jazzy) reads the one, Fast DDS 3 the other: it warns of the first.
+        installed = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+        old = any((Path(prefix) / 'share' / 'fastrtps').is_dir() for prefix in installed)
+        name = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+        wanted[name] = str(config_directory() / 'fastdds.xml')
     if environment.get('ROS_DISTRO') == 'humble':
         wanted['ROS_LOCALHOST_ONLY'] = '1'
     elif 'ROS_LOCALHOST_ONLY' not in environment:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path('/dev/shm')
-_SEGMENT = re.compile('fastrtps_[0-9a-f]{16}')
+_SEGMENT = re.compile('fast(rtps|dds)_[0-9a-f]{16}')  # of Fast DDS 2 (up to Jazzy) and 3
 
 
 def sweep(folder: Path = FOLDER) -> int:
@@ -17,7 +17,7 @@ def sweep(folder: Path = FOLDER) -> int:
     A living owner holds a lock on the file `<segment>_el`, as `fastdds shm clean` knows as well.
     """
     freed = 0
-    for segment in folder.glob('fastrtps_*') if folder.is_dir() else ():
+    for segment in folder.glob('fast*_*') if folder.is_dir() else ():
         if not _SEGMENT.fullmatch(segment.name):
             continue
         lock = segment.with_name(f'{segment.name}_el')

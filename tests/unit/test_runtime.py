@@ -23,6 +23,7 @@ from av_td3_ros.ros.runtime import (
 
 TIMEOUT = 60.0
 PROFILE = str(config_directory() / 'fastdds.xml')
+(READ,) = [name for name, value in ros_environment({}).items() if value == PROFILE]
 NODE = """
 import sys
 from rclpy.node import Node
@@ -56,10 +57,19 @@ run(Small)
 def test_ros_stays_on_this_host_with_the_shipped_profile() -> None:
     set_ = ros_environment({})
     assert set_['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    assert set_['FASTRTPS_DEFAULT_PROFILES_FILE'] == PROFILE
-    assert set_['FASTDDS_DEFAULT_PROFILES_FILE'] == PROFILE
     assert Path(PROFILE).is_file()
     assert ros_environment({'ROS_DISTRO': 'humble'})['ROS_LOCALHOST_ONLY'] == '1'
+
+
+def test_fast_dds_reads_the_variable_that_names_the_profile(tmp_path: Path) -> None:
+    broken = tmp_path / 'broken.xml'
+    broken.write_text('<profiles')
+    said = subprocess.run(
+        [sys.executable, '-c', 'import rclpy; rclpy.init(); rclpy.create_node("reader")'],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, **ros_environment({}), READ: str(broken)})
+    assert 'XMLPARSER' in said.stdout + said.stderr
+    assert 'deprecated' not in said.stdout + said.stderr
 
 
 def test_what_the_user_has_set_stays() -> None:
@@ -67,8 +77,9 @@ def test_what_the_user_has_set_stays() -> None:
             'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml', 'AMENT_PREFIX_PATH': '/opt/ros/x'}
     assert ros_environment(mine) == {}
     assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in ros_environment({'ROS_LOCALHOST_ONLY': '0'})
-    assert 'FASTDDS_DEFAULT_PROFILES_FILE' not in ros_environment(
-        {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'})
+    assert PROFILE not in ros_environment(
+        {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'}).values()
+    assert PROFILE not in ros_environment({READ: '/mine.xml'}).values()
     assert 'GLIBC_TUNABLES' not in allocator_environment({'GLIBC_TUNABLES': 'mine'})
     assert allocator_environment({})['MALLOC_TOP_PAD_'] == str(64 * 1024 * 1024)
 
@@ -180,8 +191,8 @@ def test_the_throttle_lets_one_through_a_period_and_counts_all() -> None:
 
 def segments() -> set[Path]:
     """Return the shared memory of all processes of this host."""
-    return {path for path in shared_memory.FOLDER.glob('fastrtps_*')
-            if re.fullmatch('fastrtps_[0-9a-f]{16}', path.name)}
+    return {path for path in shared_memory.FOLDER.glob('fast*_*')
+            if re.fullmatch('fast(rtps|dds)_[0-9a-f]{16}', path.name)}
 
 
 def test_a_node_leaves_no_shared_memory_behind(
