@@ -55,12 +55,7 @@ class Config:
     @classmethod
     def read(cls, path: Path) -> Config:
         """Return the configuration that a run left; raise ValueError when it is not one."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
-            return cls({key.rpartition('/')[2]: dotted(section['ros__parameters'])
-                        for key, section in content.items()})
-        except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
-            raise ValueError(f'{path} is no configuration of a session: {error!r}') from error
+        return cls(given_values(path))
 
     def values(self) -> dict[str, Values]:
         """Return {node: {dotted key: value}} as parameter files hold them."""
@@ -90,6 +85,15 @@ class Config:
             'policy_node': _given({'training': True, 'seed': seed}),
             'recorder_node': {'wait_for': 1},
             'learner_node': _given({'seed': seed, 'total_transitions': steps})})
+
+    def for_driving(self, profile: str, vehicle: str, *, map_name: str | None = None,
+                    seed: int | None = None, recording: bool = False) -> Config:
+        """Return the configuration of a session that learns nothing; what is None stays."""
+        return self.for_training(
+            profile, vehicle, map_name=map_name, seed=seed).with_values({
+                'environment_node': {'wait_for': 3 if recording else 2},
+                'policy_node': {'training': False},
+                'recorder_node': {'wait_for': 0}})
 
     def with_preset(self, name: str) -> Config:
         """Return the configuration with a named recipe for learning; frames and state stay."""
@@ -135,6 +139,16 @@ class Config:
                     for node, values in self.values().items()}
         comment = ''.join(f'# {line}\n' for line in header.splitlines())
         path.write_text(comment + yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
+
+
+def given_values(path: Path) -> dict[str, Values]:
+    """Return what a parameter file sets, by node; raise ValueError when it is no such file."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        return {key.rpartition('/')[2]: dotted(section['ros__parameters'])
+                for key, section in content.items()}
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f'{path} is no configuration of a session: {error!r}') from error
 
 
 def changes_of(options: Iterable[str]) -> dict[str, Values]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import yaml
 from av_td3_ros.paths import config_directory
 
 VEHICLE_SIDE = ('environment_node', 'policy_node', 'control_node')
-LEARNING_SIDE = ('recorder_node', 'learner_node')
+RECORDER, LEARNER, SIMULATOR = 'recorder_node', 'learner_node', 'simulator_node'
+_LISTS = ('nodes', 'record')  # keys of a profile that are no node: nodes it adds, topics for a bag
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,11 @@ class NodeSpec:
         bound = self.remaps[role]
         return bound if bound.startswith('/') else f'{self.namespace.rstrip("/")}/{bound}'
 
+    def with_topic(self, role: str, topic: str) -> NodeSpec:
+        """Return the node with this role, if it has it, bound to another topic."""
+        return self if role not in self.remaps else dataclasses.replace(
+            self, remaps={**self.remaps, role: topic})
+
     def arguments(self, parameter_file: Path) -> list[str]:
         """Return the node's `--ros-args`."""
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',
@@ -53,46 +60,111 @@ def profiles() -> list[str]:
 
 def session_nodes(profile: str, vehicle: str, learning: bool) -> list[NodeSpec]:
     """
-    Return the nodes of a session in the order of their start.
+    Return the nodes of a session with one vehicle in the order of their start.
 
     `profile` names a file of config/profiles; without `learning` the recorder and the learner are
     left out. Raises ValueError for an unknown profile or node.
     """
-    if profile not in profiles():
-        raise ValueError(f'profile {profile!r} is not one of {", ".join(profiles())}')
-    graph = _read(config_directory() / 'graph.yaml')
-    bound, extra = _profile(profile)
-    names = [*(LEARNING_SIDE[::-1] if learning else ()), *VEHICLE_SIDE, *extra]
-    unknown = set(bound) - set(graph) - set(extra)
-    if unknown:
-        raise ValueError(f'profile {profile!r} binds unknown nodes: {", ".join(sorted(unknown))}')
-    return [_spec(name, vehicle, [graph.get(name, {}), bound.get(name, {})]) for name in names]
+    return [*([learner_node(profile)] if learning else ()),
+            *vehicle_nodes(profile, vehicle, recording=learning)]
+
+
+def learner_node(profile: str) -> NodeSpec:
+    """Return the learner, which is one for any number of vehicles; raises as `session_nodes`."""
+    (spec,) = _specs(profile, [LEARNER], '', '')
+    return spec
+
+
+def vehicle_nodes(profile: str, vehicle: str, recording: bool, world: str = '') -> list[NodeSpec]:
+    """
+    Return the nodes that each vehicle has; raises as `session_nodes`.
+
+    `world` is the namespace, such as /car_1, of what a world tells on one topic for all that is in
+    it, such as its clock; '' is CARLA's own, for the only world there is.
+    """
+    if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', vehicle):
+        raise ValueError(f'vehicle {vehicle!r} is no ROS name: give letters, digits and _')
+    bound = _profile(profile)
+    names = [*([RECORDER] if recording else ()), *VEHICLE_SIDE, *bound.get('nodes', ())]
+    return _specs(profile, names, vehicle, world)
+
+
+def has_simulator(profile: str) -> bool:
+    """Return whether a session of this profile brings its own simulator."""
+    return SIMULATOR in _profile(profile).get('nodes', ())
 
 
 def profile_parameters(profile: str) -> dict[str, dict[str, Any]]:
     """Return {node: {dotted key: value}} of what a profile sets beside the topics."""
-    bound, _ = _profile(profile)
-    return {node: part['parameters'] for node, part in bound.items() if 'parameters' in part}
+    return {node: part['parameters'] for node, part in _profile(profile).items()
+            if node not in _LISTS and 'parameters' in part}
 
 
-def _profile(name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return how a profile binds each node and which nodes it adds, those of its base included."""
-    bound = _read(config_directory() / 'profiles' / f'{name}.yaml')
-    extra = bound.pop('nodes', [])
-    base, inherited = _profile(bound.pop('base')) if 'base' in bound else ({}, [])
-    for node, part in bound.items():
-        base[node] = {**base.get(node, {}), **part}
-    return base, [*inherited, *extra]
+def sensor_topics(profile: str, vehicle: str, world: str = '') -> list[str]:
+    """Return the topics of the vehicle, all that a rosbag needs for driving to be seen again."""
+    bound = _profile(profile)
+    topics = [topic for node in VEHICLE_SIDE
+              for topic in bound.get(node, {}).get('remap', {}).values()]
+    return sorted({topic.format(vehicle=vehicle, world=world)
+                   for topic in (*topics, *bound.get('record', ())) if topic is not None})
 
 
-def _spec(name: str, vehicle: str, parts: Iterable[Mapping[str, Any]]) -> NodeSpec:
-    namespace = '/'
-    remaps: dict[str, str] = {}
-    for part in parts:
-        namespace = part.get('namespace', namespace)
-        remaps.update(part.get('remap', {}))
-    return NodeSpec(name, namespace.format(vehicle=vehicle),
-                    {role: topic.format(vehicle=vehicle) for role, topic in remaps.items()})
+def roles(profile: str) -> dict[str, dict[str, str | None]]:
+    """Return {node: {role: topic}} of all nodes; None for roles that are left unbound."""
+    return {node: dict(part['remap']) for node, part in _bound(profile).items()}
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """
+    Return how a profile binds each node, and its lists, those of its base included.
+
+    Its own word counts where its base says something else; a role that is null is not bound.
+    """
+    if name not in profiles():
+        raise ValueError(f'profile {name!r} is not one of {", ".join(profiles())}')
+    own = _read(config_directory() / 'profiles' / f'{name}.yaml')
+    merged = _profile(own.pop('base')) if 'base' in own else {}
+    for key, part in own.items():
+        if key in _LISTS:
+            merged[key] = [*merged.get(key, ()), *part]
+            continue
+        node = merged.setdefault(key, {})
+        for kind, content in part.items():
+            before = node.get(kind)
+            node[kind] = {**before, **content} if isinstance(before, dict) else content
+    return merged
+
+
+def _bound(profile: str) -> dict[str, dict[str, Any]]:
+    """Return the namespace and the remaps of each node, by graph.yaml and the profile."""
+    graph, bound = _read(config_directory() / 'graph.yaml'), _profile(profile)
+    lists = {key: bound.pop(key, []) for key in _LISTS}
+    unknown = set(bound) - set(graph) - set(lists['nodes'])
+    if unknown:
+        raise ValueError(f'profile {profile!r} binds unknown nodes: {", ".join(sorted(unknown))}')
+    found = {}
+    for node in {*graph, *lists['nodes']}:
+        own, common = bound.get(node, {}), graph.get(node, {})
+        found[node] = {
+            'namespace': own.get('namespace', common.get('namespace', '')),
+            'remap': {**common.get('remap', {}), **own.get('remap', {})}}
+    return found
+
+
+def _specs(profile: str, names: Iterable[str], vehicle: str, world: str) -> list[NodeSpec]:
+    nodes = _bound(profile)
+    return [_spec(name, vehicle, world, nodes[name]) for name in names]
+
+
+def _spec(name: str, vehicle: str, world: str, part: Mapping[str, Any]) -> NodeSpec:
+    def named(template: str) -> str:
+        return template.format(vehicle=vehicle, world=world)
+
+    # Whoever is told use_sim_time listens to the clock of its own world.
+    remaps = {'/clock': '{world}/clock'} if world else {}
+    return NodeSpec(name, named(part['namespace']) or '/', {
+        role: named(topic) for role, topic in {**part['remap'], **remaps}.items()
+        if topic is not None})
 
 
 def _read(path: Path) -> dict[str, Any]:

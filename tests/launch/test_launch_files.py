@@ -1,103 +1,317 @@
-"""The launch files under the real `launch`, which only a ROS installation has."""
+"""The launch files as `ros2 launch` runs them; only a ROS installation has it."""
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS installation only')
+pytest.importorskip('ros2launch', reason='ros2launch comes with a ROS installation only')
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch_ros.actions import Node
+from av_td3_msgs.msg import AppliedAction, LearnerStatus
+from harness import TIMEOUT, Peer, await_that
+from launch import LaunchDescription
+from nav_msgs.msg import Odometry
+from rosgraph_msgs.msg import Clock
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.ros.graph import session_nodes
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.bag import read_transitions
+from av_td3_ros.td3 import load_checkpoint
 
-LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
+STARTING = 3 * TIMEOUT  # s; up to twelve processes that import torch on a machine with two cores
+SMALL = ' '.join((
+    'limiter.start_after=20', 'limiter.updates_per_transition=0.5', 'limiter.slack=8',
+    'exploration.warmup_steps=20', 'publish_every=10', 'td3.batch_size=8', 'network.features=16',
+    'world.camera.width=96', 'world.camera.height=72', 'episodes.min_length=40',
+    'episodes.max_length=60', 'driving.termination.max_steps=100'))
 
 
-def module(name: str) -> Any:
-    """Return a launch file as a module, loaded as `ros2 launch` does."""
-    spec = importlib.util.spec_from_file_location(name.replace('.', '_'), LAUNCH / name)
+@pytest.fixture(scope='session')
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Install the package by colcon; return the variables of a shell that sourced it."""
+    pytest.importorskip('colcon_core', reason='colcon is not installed')
+    workspace = tmp_path_factory.mktemp('workspace')
+    prefix = workspace / 'install'
+    subprocess.run(
+        [sys.executable, '-m', 'colcon', '--log-base', workspace / 'log', 'build', '--base-paths',
+         ROOT, '--packages-select', 'av_td3_ros', '--build-base', workspace / 'build',
+         '--install-base', prefix, '--merge-install'],
+        check=True, capture_output=True, timeout=120,
+        env={**os.environ, 'COLCON_DEFAULTS_FILE': os.devnull, 'AMENT_PREFIX_PATH': sys.prefix})
+    library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(prefix)})
+    before = os.environ.get('PYTHONPATH', '')
+    return {'AMENT_PREFIX_PATH': os.pathsep.join(
+                [str(prefix), os.environ.get('AMENT_PREFIX_PATH') or sys.prefix]),
+            'PYTHONPATH': os.pathsep.join(filter(None, [library, before]))}
+
+
+class Launched:
+    """A process of `ros2 launch` and what it says."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], file: str, *words: str,
+                 **arguments: object) -> None:
+        self._said = folder / f'{file}.txt'
+        with self._said.open('wb') as output:
+            self.process = psutil.Popen(
+                [sys.executable, '-c', 'from ros2cli.cli import main; raise SystemExit(main())',
+                 'launch', 'av_td3_ros', f'{file}.launch.py', *words,
+                 *(f'{key}:={value}' for key, value in arguments.items())],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
+                env={**os.environ, **environment, 'ROS_LOG_DIR': str(folder / 'log')})
+
+    @property
+    def said(self) -> str:
+        """Return what it has said so far."""
+        return self._said.read_text(errors='replace')
+
+    def node(self, name: str) -> psutil.Process | None:
+        """Return the process of a node, None where there is none."""
+        for one in self.process.children(recursive=True):
+            try:
+                if any(word.endswith(f'/{name}') for word in one.cmdline()[:2]):
+                    return one
+            except psutil.Error:  # it is gone already
+                continue
+        return None
+
+    def ended(self, timeout: float = STARTING) -> int:
+        """Wait for its end; return its exit status."""
+        try:
+            return self.process.wait(timeout)
+        except psutil.TimeoutExpired:
+            raise AssertionError(f'it goes on after {timeout:g} s: {self.said[-3000:]}') from None
+
+    def stop(self) -> int:
+        """Press Ctrl-C; return the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.ended(TIMEOUT)
+
+    def clear(self) -> None:
+        """Leave nothing behind, whatever went wrong."""
+        try:
+            left = [*self.process.children(recursive=True), self.process]
+        except psutil.NoSuchProcess:
+            return
+        for one in left:
+            if one.is_running():
+                one.kill()
+        psutil.wait_procs(left, TIMEOUT)
+
+
+@pytest.fixture
+def launched(domain: int, tmp_path: Path, installed: dict[str, str]
+             ) -> Iterator[Callable[..., Launched]]:
+    """Return a function that launches a file of the installed package with arguments."""
+    made: list[Launched] = []
+
+    def start(file: str, *words: str, **arguments: object) -> Launched:
+        made.append(Launched(tmp_path, installed, file, *words, **arguments))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.clear()
+
+
+def described(path: Path) -> LaunchDescription:
+    """Return the description of a launch file, loaded as `ros2 launch` does."""
+    spec = importlib.util.spec_from_file_location(path.name.replace('.', '_'), path)
     assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
+    loaded: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    return loaded
+    return loaded.generate_launch_description()
 
 
-def described(name: str) -> LaunchDescription:
-    """Return the description of a launch file."""
-    return module(name).generate_launch_description()
+# -- what can be known without starting anything
 
 
-def started(name: str, **arguments: object) -> list[Node]:
-    """Return the node actions of a launch file for these arguments, without running them."""
-    context = LaunchContext()
-    context.launch_configurations.update({key: str(value) for key, value in arguments.items()})
-    entities = described(name).entities
-    for entity in entities:
-        if isinstance(entity, DeclareLaunchArgument):
-            entity.visit(context)
-    (start,) = [one for one in entities if isinstance(one, OpaqueFunction)]
-    try:
-        return [one for one in start.execute(context) if isinstance(one, Node)]
-    finally:
-        if hasattr(context.locals, 'ros_adapter'):
-            context.locals.ros_adapter.shutdown()
-
-
-@pytest.mark.parametrize('path', sorted(LAUNCH.glob('*.launch.py')), ids=lambda path: path.name)
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
 def test_every_argument_is_described_and_has_a_default(path: Path) -> None:
-    arguments = described(path.name).get_launch_arguments()
+    arguments = described(path).get_launch_arguments()
     assert arguments
     for argument in arguments:
         assert argument.default_value is not None, argument.name
         assert argument.description not in (None, '', 'no description given'), argument.name
 
 
-def test_training_starts_the_nodes_of_a_session(domain: int, tmp_path: Path) -> None:
-    nodes = started('train.launch.py', run=tmp_path / 'run', vehicle='hero')
-    wanted = session_nodes('embedded', 'hero', learning=True)
-    assert [one.node_executable for one in nodes] == [spec.name for spec in wanted]
-    assert {one.node_package for one in nodes} == {'av_td3_ros'}
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
+def test_the_arguments_can_be_shown(launched: Callable[..., Launched], path: Path) -> None:
+    shown = launched(path.name.partition('.')[0], '--show-args')
+    assert shown.ended() == 0, shown.said
+    for argument in described(path).get_launch_arguments():
+        assert f"'{argument.name}':" in shown.said
 
 
-def test_arguments_win_over_the_parameter_file(domain: int, tmp_path: Path) -> None:
-    file = tmp_path / 'mine.yaml'
-    Config.shipped().with_values({'learner_node': {'seed': 5, 'total_transitions': 70},
-                                  'simulator_node': {'seed': 5, 'world.map': 'town'}}
-                                 ).write(file, 'mine')
-    started('train.launch.py', run=tmp_path / 'run', params_file=file, seed=9)
-    used = Config.read(tmp_path / 'run' / 'config.yaml').values()
-    assert used['learner_node']['seed'] == used['simulator_node']['seed'] == 9
-    assert used['learner_node']['total_transitions'] == 70
-    assert used['simulator_node']['world.map'] == 'town'
-    assert used['recorder_node']['bag'] == str(tmp_path / 'run' / 'bag')
-
-
-@pytest.mark.parametrize(('argument', 'told'), [
-    ({'seed': 'x'}, "'x' is no whole number"),
-    ({'map': 'nowhere'}, "map 'nowhere'"),
-    ({'steps': '-5'}, 'total_transitions = -5'),
-    ({'params_file': '/nowhere.yaml'}, '/nowhere.yaml'),
+@pytest.mark.parametrize(('file', 'argument', 'told'), [
+    ('train', {'seed': 'x'}, "seed: 'x' is no whole number"),
+    ('train', {'map': 'nowhere'}, "map 'nowhere'"),
+    ('train', {'steps': '-5'}, 'total_transitions = -5'),
+    ('train', {'params_file': '/nowhere.yaml'}, '/nowhere.yaml'),
+    ('train', {'profile': 'carla', 'map': 'town'}, 'has no simulator of its own'),
+    ('train', {'profile': 'moon'}, 'moon'),
+    ('train', {'vehicle': 'my car'}, "'my car' is no ROS name"),
+    ('train', {'config': 'td3.gama=0.9'}, "did you mean 'td3.gamma'"),
+    ('train', {'resume': '/nowhere'}, '/nowhere'),
+    ('drive', {'policy': '/nowhere'}, "policy '/nowhere' is no folder"),
+    ('fleet', {'vehicles': '0'}, "vehicles: '0': give 1 or more"),
+    ('fleet', {'worlds': 'shared'}, 'give worlds:=own'),
 ])
 def test_what_cannot_be_is_said_before_anything_starts(
-        argument: dict[str, str], told: str, tmp_path: Path) -> None:
-    with pytest.raises((ValueError, OSError), match=told):
-        started('train.launch.py', run=tmp_path / 'run', **argument)
+        launched: Callable[..., Launched], tmp_path: Path, file: str, argument: dict[str, str],
+        told: str) -> None:
+    it = launched(file, run=tmp_path / 'run', **argument)
+    assert it.ended() == 1
+    assert told in it.said
+    assert 'process started' not in it.said
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_run_folder_is_never_written_over(tmp_path: Path) -> None:
-    (tmp_path / 'report.html').touch()
-    with pytest.raises(FileExistsError, match='is not empty'):
-        started('train.launch.py', run=tmp_path)
+def test_a_run_folder_is_never_written_over(launched: Callable[..., Launched], tmp_path: Path
+                                            ) -> None:
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'report.html').touch()
+    it = launched('train', run=tmp_path / 'run')
+    assert it.ended() == 1
+    assert 'is not empty' in it.said
 
 
-def test_the_simulator_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path))
-    (node,) = started('simulator.launch.py', map='loop')
-    assert node.node_executable == 'simulator_node'
+@pytest.mark.skipif('bag' in {one.name for one in importlib.metadata.entry_points(
+    group='ros2cli.command')}, reason='ros2 bag is installed')
+def test_a_rosbag_without_ros2_bag_says_what_to_install(
+        launched: Callable[..., Launched], tmp_path: Path) -> None:
+    it = launched('drive', run=tmp_path / 'run', policy='pursuit', record='true')
+    assert it.ended() == 1
+    assert 'ros2bag' in it.said and 'sudo apt install' in it.said
+    assert not (tmp_path / 'run').exists()
+
+
+# -- whole sessions
+
+
+def test_training_ends_by_itself_with_everything_written(
+        launched: Callable[..., Launched], tmp_path: Path) -> None:
+    file = tmp_path / 'mine.yaml'
+    Config.shipped().with_values({'learner_node': {'seed': 5, 'total_transitions': 70},
+                                  'simulator_node': {'seed': 5, 'world.map': 'loop'}}
+                                 ).write(file, 'mine')
+    it = launched('train', run=tmp_path / 'run', vehicle='hero', params_file=file, seed=9,
+                  config=SMALL)
+    assert it.ended() == 0, it.said[-3000:]
+    assert 'finished: 70 transitions' in it.said
+    used = Config.read(tmp_path / 'run' / 'config.yaml').values()
+    assert used['learner_node']['seed'] == used['simulator_node']['seed'] == 9
+    assert used['simulator_node']['world.map'] == 'loop'
+    assert load_checkpoint(str(tmp_path / 'run' / 'checkpoints')).updates == 25
+    steps = list(read_transitions(tmp_path / 'run' / 'bag'))
+    assert {one.vehicle for one in steps} == {'hero'}
+
+
+def test_a_fleet_drives_in_worlds_of_its_own_and_teaches_one_learner(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    clocks = [peer.hear(Clock, f'/car_{index}/clock') for index in (1, 2)]
+    status = peer.hear(LearnerStatus, '/learner/status', qos.STATUS)
+    it = launched('fleet', vehicles=2, vehicle='car', run=tmp_path / 'run', map='loop', steps=120,
+                  config=SMALL)
+    for clock in clocks:
+        clock.next(timeout=STARTING)
+    # Held while learning is behind, all of them: none runs away from the others.
+    last = status.next(lambda one: one.finished, timeout=STARTING)
+    assert it.ended() == 0, it.said[-3000:]
+    assert (last.transitions_lost, last.transitions_refused, last.transitions_duplicate) == (
+        0, 0, 0)
+    driven = {}
+    for vehicle in ('car_1', 'car_2'):
+        steps = list(read_transitions(tmp_path / 'run' / 'bags' / vehicle))
+        assert {one.vehicle for one in steps} == {vehicle}
+        driven[vehicle] = [tuple(one.state) for one in steps[:20]]
+        assert len(steps) > 20
+    assert driven['car_1'] != driven['car_2']
+    assert '/clock' not in dict(peer.node.get_topic_names_and_types())
+
+
+def test_a_session_ends_with_the_first_of_its_nodes(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    it = launched('drive', policy='pursuit', map='loop', run=tmp_path / 'run', config=SMALL)
+    applied = peer.hear(AppliedAction, '/ego_vehicle/applied_action')
+    applied.next(lambda one: one.source == AppliedAction.SOURCE_POLICY, timeout=STARTING)
+    policy = it.node('policy_node')
+    assert policy is not None
+    policy.kill()
+    assert it.ended(TIMEOUT) == 1
+    assert 'policy_node' in it.said.rpartition('process has died')[2]
+
+
+def test_a_node_of_the_vehicle_side_is_started_again(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    it = launched('drive', policy='pursuit', map='loop', run=tmp_path / 'run', config=SMALL,
+                  respawn='true')
+    applied = peer.hear(AppliedAction, '/ego_vehicle/applied_action')
+    applied.next(lambda one: one.source == AppliedAction.SOURCE_POLICY, timeout=STARTING)
+    killed = it.node('policy_node')
+    assert killed is not None
+    killed.kill()
+    applied.next(lambda one: one.source == AppliedAction.SOURCE_WATCHDOG)
+    applied.next(lambda one: one.source == AppliedAction.SOURCE_POLICY, timeout=STARTING)
+    again = it.node('policy_node')
+    assert again is not None and again.pid != killed.pid
+    assert it.stop() == 0, it.said[-3000:]
+
+
+def test_the_pretrained_policy_drives_by_simulated_time(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    it = launched('drive', map='loop', run=tmp_path / 'run', transitions='true',
+                  use_sim_time='true')
+    applied = peer.hear(AppliedAction, '/ego_vehicle/applied_action')
+    for _ in range(20):
+        applied.next(lambda one: one.source == AppliedAction.SOURCE_POLICY, timeout=STARTING)
+    assert it.stop() == 0, it.said[-3000:]
+    steps = list(read_transitions(tmp_path / 'run' / 'bag'))
+    assert len(steps) > 10
+    assert max(one.recorded.sec for one in steps) < 1_000_000  # s: no date, but time driven
+
+
+def test_the_simulator_alone_goes_by_the_clock(launched: Callable[..., Launched], peer: Peer
+                                               ) -> None:
+    odometry = peer.hear(Odometry, '/carla/hero/odometry')
+    it = launched('simulator', vehicle='hero', map='loop')
+    odometry.next(timeout=STARTING)
+    odometry.next()
+    assert it.stop() == 0, it.said[-3000:]
+
+
+def test_an_evaluation_ends_with_its_numbers(launched: Callable[..., Launched], tmp_path: Path
+                                             ) -> None:
+    it = launched('evaluate', policy='pursuit', map='loop', episodes=1, out=tmp_path / 'run',
+                  config='episodes.min_length=40 episodes.max_length=60')
+    assert it.ended() == 0, it.said[-3000:]
+    assert (tmp_path / 'run' / 'evaluation.json').is_file()
+
+
+@pytest.mark.parametrize('learner', ['false', 'true'])
+def test_the_vehicle_side_listens_to_the_vehicle(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path, learner: str) -> None:
+    arguments = {} if learner == 'true' else {'policy': 'pursuit'}
+    it = launched('vehicle', learner=learner, run=tmp_path / 'run', odometry='/localisation',
+                  **arguments)
+    for topic in ('/vehicle/camera/image/compressed', '/localisation', '/vehicle/route'):
+        await_that(lambda topic=topic: peer.node.count_subscribers(topic),
+                   f'a subscriber of {topic}', STARTING)
+    await_that(lambda: peer.node.count_publishers('/vehicle/command'), 'commands', STARTING)
+    await_that(lambda: bool(peer.node.count_publishers('/learner/transition')), 'the recorder',
+               STARTING)
+    assert bool(it.node('learner_node')) == (learner == 'true')
+    assert it.node('simulator_node') is None
+    assert it.stop() == 0, it.said[-3000:]

@@ -1,22 +1,33 @@
 """How the nodes of a session are wired."""
 from __future__ import annotations
 
+import ast
 import importlib
 import itertools
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import graph
-from av_td3_ros.ros.graph import profile_parameters, profiles, session_nodes
+from av_td3_ros.ros.graph import (
+    learner_node,
+    profile_parameters,
+    profiles,
+    roles,
+    sensor_topics,
+    session_nodes,
+    vehicle_nodes,
+)
 
 NODES = {'simulator_node', 'environment_node', 'policy_node', 'control_node', 'recorder_node',
          'learner_node'}
 
 
 def test_a_session_has_the_nodes_of_its_profile() -> None:
-    assert {'embedded', 'carla'} <= set(profiles())
+    assert {'embedded', 'carla', 'carla_native', 'vehicle'} <= set(profiles())
     assert {one.name for one in session_nodes('embedded', 'car', learning=True)} == NODES
     assert {one.name for one in session_nodes('carla', 'car', learning=True)} == (
         NODES - {'simulator_node'})
@@ -87,7 +98,7 @@ def test_a_node_starts_with_its_remaps_and_parameters() -> None:
 
 
 def test_an_unknown_profile_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"'moon' is not one of carla, embedded"):
+    with pytest.raises(ValueError, match=r"'moon' is not one of carla, .*embedded"):
         session_nodes('moon', 'car', learning=True)
 
 
@@ -119,3 +130,155 @@ def test_a_profile_adds_to_its_base(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert spec.remaps['~/input/observation'] == 'observation'
     assert profile_parameters('mine') == {'control_node': {'action_timeout': 2.0}}
     assert profile_parameters('common') == {}
+
+
+# -- the code of the nodes names roles, and every role is bound
+
+CODE = Path(graph.__file__).resolve().parents[1]
+# These bind names to roles; what they name is the user's.
+BINDING = {'graph', 'launching', 'launch_sessions'}
+TOPICS = {'create_publisher', 'create_lifecycle_publisher', 'create_subscription'}
+SERVICES = {'create_service', 'create_client'}
+ROLE = {**dict.fromkeys(TOPICS, re.compile('~/(input|output|debug)/[a-z_]+')),
+        **dict.fromkeys(SERVICES, re.compile('~/[a-z_]+'))}
+OPEN = '*'  # what is known at run time only
+
+
+def modules() -> list[Path]:
+    """Return the files of the nodes and of what they are made of."""
+    return [path for folder in ('nodes', 'ros') for path in sorted((CODE / folder).glob('*.py'))
+            if path.stem not in BINDING]
+
+
+def text_of(expression: ast.expr) -> str | None:
+    """Return the text that an expression stands for, OPEN for its unknown parts."""
+    if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
+        return expression.value
+    if isinstance(expression, ast.JoinedStr):
+        return ''.join(one.value if isinstance(one, ast.Constant) else OPEN
+                       for one in expression.values)
+    return None
+
+
+def named(tree: ast.AST, kinds: Iterable[str] = ROLE) -> Iterator[tuple[int, str, str | None]]:
+    """Yield (line, call, name) for each topic or service that the code makes."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        maker = getattr(call.func, 'attr', getattr(call.func, 'id', ''))
+        if maker in kinds:
+            yield call.lineno, maker, text_of(call.args[1]) if len(call.args) > 1 else None
+
+
+def roles_of(path: Path) -> set[str]:
+    """Return the roles that a module names, those of its helpers in ros/ included."""
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    found = {name for _, _, name in named(tree) if name is not None}
+    # A local function that puts a name behind its prefix: the names are where it is called.
+    for function in [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]:
+        prefixes = [name[:-1] for _, _, name in named(function)
+                    if name is not None and name.endswith(f'/{OPEN}')]
+        calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)
+                 and getattr(one.func, 'id', '') == function.name]
+        for prefix in prefixes if calls else ():
+            found.discard(f'{prefix}{OPEN}')
+            found |= {f'{prefix}{text_of(one.args[1])}' for one in calls}
+    for one in ast.walk(tree):
+        if isinstance(one, ast.ImportFrom) and (one.module or '').startswith('av_td3_ros.ros'):
+            helpers = ([one.module.rpartition('.')[2]] if one.module != 'av_td3_ros.ros'
+                       else [alias.name for alias in one.names])
+            for helper in helpers:
+                if helper not in BINDING:
+                    found |= roles_of(CODE / 'ros' / f'{helper}.py')
+    return found
+
+
+@pytest.mark.parametrize('path', modules(), ids=lambda path: path.stem)
+def test_no_code_of_a_node_names_more_than_a_role(path: Path) -> None:
+    for line, maker, name in named(ast.parse(path.read_text(encoding='utf-8'))):
+        where = f'{path.name}:{line}: {maker} of {name!r}'
+        assert name is not None, f'{where}: write its role there as a literal'
+        assert ROLE[maker].match(name.replace(OPEN, 'open')), (
+            f'{where}: name a role such as ~/input/image (services ~/name); '
+            'config/graph.yaml and config/profiles bind it')
+
+
+@pytest.mark.parametrize('profile', profiles())
+def test_every_role_is_bound_and_every_bound_role_is_there(profile: str) -> None:
+    bound = roles(profile)
+    started = [one.name for one in session_nodes(profile, 'car', learning=True)]
+    for node in started:
+        there = {name for name in roles_of(CODE / 'nodes' / f'{node}.py')
+                 if OPEN not in name and not name.startswith('~/debug/')}
+        topics = {name for name in there if name.startswith(('~/input/', '~/output/'))}
+        assert not topics - set(bound[node]), f'{node}: bind them (to null: they stay unbound)'
+        assert not set(bound[node]) - there, f'{node} has no such roles'
+
+
+@pytest.mark.parametrize(('code', 'name'), [
+    ("self.create_publisher(Image, '/camera', 1)", '/camera'),
+    ("self.create_subscription(Image, f'/{name}/camera', self.hear, 1)", '/*/camera'),
+    ("node.create_client(Trigger, 'reset')", 'reset'),
+    ('self.create_service(Trigger, name, self.reset)', None),
+])
+def test_names_are_found_in_code(code: str, name: str | None) -> None:
+    ((_, maker, found),) = named(ast.parse(code))
+    assert found == name
+    assert name is None or not ROLE[maker].match(name)
+
+
+def test_the_simulators_roles_are_found_behind_their_prefix() -> None:
+    found = roles_of(CODE / 'nodes' / 'simulator_node.py')
+    assert {'~/output/clock', '~/input/goal'} <= found
+    assert not [one for one in found if OPEN in one]
+
+
+# -- fleets and vehicles
+
+
+def test_two_vehicles_with_worlds_of_their_own_share_the_learners_words_only() -> None:
+    def bound(vehicle: str) -> set[str]:
+        return {spec.topic(role)
+                for spec in vehicle_nodes('embedded', vehicle, True, world=f'/{vehicle}')
+                for role in spec.remaps}
+
+    def names(vehicle: str) -> set[tuple[str, str]]:
+        return {(spec.namespace, spec.name)
+                for spec in vehicle_nodes('embedded', vehicle, True, world=f'/{vehicle}')}
+
+    learner = learner_node('embedded')
+    assert bound('car_1') & bound('car_2') == {
+        learner.topic(f'~/{role}') for role in (
+            'input/transition', 'input/episode_summary', 'output/actor_weights',
+            'output/world_control')}
+    assert not names('car_1') & names('car_2')
+    assert '/car_1/clock' in bound('car_1')
+
+
+def test_vehicles_in_one_carla_server_share_its_world() -> None:
+    specs = {one.name: one for one in vehicle_nodes('carla', 'car_1', True)}
+    assert specs['environment_node'].topic('~/input/world_info') == '/carla/world_info'
+    assert specs['environment_node'].topic('~/input/image') == '/carla/car_1/rgb_front/image'
+
+
+def test_a_role_can_be_left_unbound_and_bound_otherwise() -> None:
+    (environment,) = (one for one in vehicle_nodes('vehicle', 'car', True)
+                      if one.name == 'environment_node')
+    assert '~/input/collision' not in environment.remaps
+    moved = environment.with_topic('~/input/odometry', '/localisation')
+    assert moved.topic('~/input/odometry') == '/localisation'
+    assert moved.with_topic('~/input/collision', '/x') == moved
+
+
+def test_the_bag_holds_what_the_vehicle_tells_and_is_told() -> None:
+    assert {'/clock', '/carla/car/rgb_front/image', '/carla/car/rgb_front/camera_info',
+            '/carla/car/odometry', '/carla/car/vehicle_control_cmd'} <= set(
+        sensor_topics('embedded', 'car'))
+    vehicle = sensor_topics('vehicle', 'car', '/car')
+    assert '/car/vehicle/camera/image/compressed' in vehicle
+    assert not [one for one in vehicle if not one.startswith('/car/vehicle/')]
+
+
+def test_a_vehicle_without_a_name_of_ros_is_refused() -> None:
+    with pytest.raises(ValueError, match="'my car' is no ROS name"):
+        session_nodes('embedded', 'my car', learning=False)

@@ -1,0 +1,136 @@
+"""What a launch file tells the nodes: its arguments, files and profile as one configuration."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from av_td3_ros.cli.config import Config, changes_of, given_values
+from av_td3_ros.cli.policies import BASELINES, check_fit, find_policy, trained_with
+from av_td3_ros.ros.graph import has_simulator, profile_parameters
+from av_td3_ros.td3 import Policy, load_checkpoint, load_policy
+
+TRAINING_MAP, DRIVING_MAP = 'train/roads', 'test/roads_a'
+SEED_STEP = 100  # between the vehicles of a fleet; validation and evaluation are 5000 away
+Values = dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """
+    Hold the arguments of a launch file, '' for those that are not given.
+
+    What counts more comes later: the shipped configuration, what a policy was trained with,
+    `params_file`, the profile, the other arguments, `config`.
+    """
+
+    profile: str
+    vehicle: str
+    map_name: str = ''
+    seed: str = ''
+    params_file: str = ''
+    config: str = ''
+
+    def training(self, steps: str = '', resume: str = '') -> Config:
+        """Return the configuration of a training session; raise ValueError for what cannot be."""
+        start: Path | None = None
+        if resume:
+            start = Path(resume).expanduser()
+            start = start / 'checkpoints' if (start / 'checkpoints').is_dir() else start
+            load_checkpoint(str(start))  # says why when it cannot be
+        config = self._base(load_policy(start) if start else None).for_training(
+            self.profile, self.vehicle, map_name=self._map(TRAINING_MAP),
+            seed=number('seed', self.seed), steps=number('steps', steps))
+        if start:  # what comes is no beginner's driving
+            config = config.with_values({'learner_node': {'resume': str(start.resolve())},
+                                         'policy_node': {'exploration.warmup_steps': 0}})
+        return config.with_options(self._options())
+
+    def driving(self, policy: str, recording: bool) -> Config:
+        """Return the configuration with which a policy drives; raise ValueError or OSError."""
+        learned = None if policy in BASELINES else find_policy(policy)
+        driver = {'driver': policy} if learned is None else {
+            'driver': 'policy', 'weights': str(learned.path)}
+        config = self._base(learned).for_driving(
+            self.profile, self.vehicle, map_name=self._map(DRIVING_MAP),
+            seed=number('seed', self.seed), recording=recording)
+        config = config.with_values({'policy_node': driver}).with_options(self._options())
+        if learned is not None:
+            check_fit(learned, config.settings['environment_node'])
+        return config
+
+    def simulating(self, mode: str) -> Config:
+        """Return the configuration of the simulator alone; raise ValueError or OSError."""
+        return self._base(None).for_simulator(
+            self.vehicle, map_name=self._map(DRIVING_MAP), seed=number('seed', self.seed)
+            ).with_values({'simulator_node': {'mode': mode}}).with_options(self._options())
+
+    def overruled(self) -> list[str]:
+        """Say what of `params_file` does not count, because the profile needs another value."""
+        given = given_values(Path(self.params_file)) if self.params_file else {}
+        changed = changes_of(self._options())
+        return [
+            f'{node}: {key} = {value} by profile {self.profile}, not {given[node][key]} as in '
+            f'{self.params_file}; config:={node}.{key}=... overrules both'
+            for node, values in profile_parameters(self.profile).items()
+            for key, value in values.items()
+            if given.get(node, {}).get(key, value) != value and key not in changed.get(node, {})]
+
+    def _base(self, learned: Policy | None) -> Config:
+        values = Config.shipped().values()
+        for part in (trained_with(learned) if learned is not None else {},
+                     given_values(Path(self.params_file)) if self.params_file else {}):
+            _merge(values, part)
+        return Config(values)
+
+    def _map(self, default: str) -> str | None:
+        if not has_simulator(self.profile):
+            if self.map_name:
+                raise ValueError(f'map: profile {self.profile!r} has no simulator of its own: '
+                                 f'load {self.map_name!r} there, and leave map out')
+            return None
+        given = given_values(Path(self.params_file)) if self.params_file else {}
+        if not self.map_name and 'world.map' in given.get('simulator_node', {}):
+            return None
+        return self.map_name or default
+
+    def _options(self) -> list[str]:
+        return shlex.split(self.config)
+
+
+def fleet_names(vehicle: str, count: str) -> list[str]:
+    """Return the names of a fleet's vehicles; raise ValueError when there would be none."""
+    vehicles = number('vehicles', count)
+    if vehicles is None or vehicles < 1:
+        raise ValueError(f'vehicles: {count!r}: give 1 or more')
+    return [f'{vehicle}_{index + 1}' for index in range(vehicles)]
+
+
+def fleet_configs(config: Config, vehicles: Sequence[str], folder: Path) -> dict[str, Config]:
+    """Return each vehicle's configuration: its name, seeds and bag are its own."""
+    values = config.values()
+    looks, routes, exploration = (values[node][key] for node, key in (
+        ('simulator_node', 'seed'), ('environment_node', 'episodes.seed'),
+        ('policy_node', 'seed')))
+    return {vehicle: config.with_values({
+        'simulator_node': {'vehicle': vehicle, 'seed': looks + step},
+        'environment_node': {'vehicle': vehicle, 'episodes.seed': routes + step},
+        'policy_node': {'seed': exploration + step},
+        'recorder_node': {'bag': str(folder / 'bags' / vehicle)}})
+        for vehicle, step in zip(vehicles, itertools.count(0, SEED_STEP), strict=False)}
+
+
+def number(key: str, text: str) -> int | None:
+    """Return an argument as a number, None when it is empty. Raises ValueError."""
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise ValueError(f'{key}: {text!r} is no whole number') from None
+
+
+def _merge(values: Values, part: Mapping[str, Mapping[str, Any]]) -> None:
+    for node, changed in part.items():
+        values.setdefault(node, {}).update(changed)

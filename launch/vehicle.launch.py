@@ -1,0 +1,30 @@
+"""The vehicle side on a real vehicle, with the learner beside it or without."""
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+
+from av_td3_ros.ros.launching import (
+    NO_OR_YES,
+    include,
+    reach_other_hosts,
+    session_arguments,
+    unless,
+    when,
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare what is otherwise than in train.launch.py and drive.launch.py, include one."""
+    return LaunchDescription([
+        DeclareLaunchArgument(
+            'learner', default_value='false', choices=NO_OR_YES,
+            description='true: explore and learn on this host (train.launch.py); false: only '
+                        'drive (drive.launch.py) and record transitions, from which a learner on '
+                        'another host may learn at the same time (learner.launch.py)'),
+        DeclareLaunchArgument(
+            'transitions', default_value='true', choices=NO_OR_YES,
+            description='record transitions, RUN/bag; human driving among them can be learned '
+                        'from as demonstration'),
+        *session_arguments(profile='vehicle', respawn='true'),
+        *reach_other_hosts(),
+        include('train', when('learner')),
+        include('drive', unless('learner'))])
