@@ -44,14 +44,14 @@ class ViewSettings:
 
     width: int = setting(320, 'image width, pixels', minimum=16, maximum=4096)
     height: int = setting(240, 'image height, pixels', minimum=16, maximum=4096)
-    fov: float = setting(math.radians(90.0), 'horizontal field of view, rad', minimum=0.17,
+    fov: float = setting(1.5708, 'horizontal field of view, rad', minimum=0.17,
                          maximum=2.7)
     x: float = setting(0.8, "position ahead of the vehicle's middle, m", minimum=-10.0,
                        maximum=10.0)
     y: float = setting(0.0, "position to the left of the vehicle's middle, m", minimum=-5.0,
                        maximum=5.0)
     z: float = setting(1.6, 'height above the road, m', minimum=0.2, maximum=50.0)
-    pitch: float = setting(math.radians(8.0), 'pitch, + = down, rad', minimum=-1.5, maximum=1.5)
+    pitch: float = setting(0.13963, 'pitch, + = down, rad', minimum=-1.5, maximum=1.5)
     yaw: float = setting(0.0, 'yaw, + = left, rad', minimum=-3.2, maximum=3.2)
     roll: float = setting(0.0, 'roll, + = clockwise as seen from behind, rad', minimum=-3.2,
                           maximum=3.2)

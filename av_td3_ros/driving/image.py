@@ -65,6 +65,17 @@ def to_observation_frame(image: Frame, encoding: str, size: int = 84) -> Frame:
     """
     Return the image as a grey frame, uint8 (size, size), by area interpolation.
 
+    Takes and raises what `to_grey` does.
+    """
+    # Grey before small: one channel to interpolate instead of four.
+    small = cv2.resize(to_grey(image, encoding), (size, size), interpolation=cv2.INTER_AREA)
+    return small.view(np.uint8)
+
+
+def to_grey(image: Frame, encoding: str) -> Frame:
+    """
+    Return the image in grey, uint8 (H, W).
+
     `image` is (H, W, channels) as `decode_image` returns it; (H, W) will do for mono8. Raises
     ImageError when its shape does not fit the encoding.
     """
@@ -75,10 +86,8 @@ def to_observation_frame(image: Frame, encoding: str, size: int = 84) -> Frame:
     if (image.shape[2] if image.ndim == 3 else 1) != channels or image.ndim not in (2, 3):
         raise ImageError(f'an image of shape {_shape_text(image.shape)} is not {encoding}, which '
                          f'has {channels} channels')
-    # Grey before small: one channel to interpolate instead of four.
     grey = image if channels == 1 else cv2.cvtColor(image, TO_GREY[encoding])
-    small = cv2.resize(grey.reshape(grey.shape[:2]), (size, size), interpolation=cv2.INTER_AREA)
-    return small.view(np.uint8)
+    return grey.reshape(grey.shape[:2]).view(np.uint8)
 
 
 def _as_bytes(data: Any) -> Frame:

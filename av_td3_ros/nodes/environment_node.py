@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from av_td3_ros.driving.camera_view import CameraViewSettings
 from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode_planner import (
     EpisodePlanner,
@@ -21,12 +22,12 @@ from av_td3_ros.driving.episode_planner import (
     check_room_to_stop,
 )
 from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
-from av_td3_ros.driving.image import decode_compressed, decode_image, to_observation_frame
 from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
 from av_td3_ros.driving.pairing import Measurement, MeasurementPairer, PairingSettings
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.driving.vehicle_state import Events, VehicleState
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.camera import CameraReader
 from av_td3_ros.ros.conversions import (
     from_odometry,
     to_bytes,
@@ -61,6 +62,7 @@ class EnvironmentSettings:
     first_episode: int = setting(0, 'index of the first episode', minimum=0, maximum=2**31 - 1)
     episodes: EpisodePlanSettings = group(EpisodePlanSettings, 'starts and goals')
     frame: FrameSettings = group(FrameSettings, 'the stack of camera frames')
+    camera: CameraViewSettings = group(CameraViewSettings, 'a camera unlike that of the training')
     pairing: PairingSettings = group(PairingSettings, 'image and odometry of the same time')
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
     obstacles: ObstacleSettings = group(ObstacleSettings, 'other vehicles ahead')
@@ -79,6 +81,7 @@ class EnvironmentNode(Node):
         s = self.settings = declare_settings(self, EnvironmentSettings)
         self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
+        self._camera = CameraReader(self, s.camera, s.frame.size)
         self._resetter = Resetter(self, s.reset_timeout) if s.resets else None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
@@ -179,7 +182,7 @@ class EnvironmentNode(Node):
     def _take(self, measurements: list[Measurement]) -> None:
         for one in measurements:
             try:
-                frame = self._frame(one.image)
+                frame = self._camera.frame(one.image)
             except ValueError as error:
                 self._refuse('image', error)
                 self._hold(one.odometry)
@@ -191,14 +194,6 @@ class EnvironmentNode(Node):
                 self._end_episode('interrupted')
                 self._next_episode()
                 self._hold(one.odometry)
-
-    def _frame(self, message: Image | CompressedImage) -> np.ndarray:
-        size = self.settings.frame.size
-        if self.settings.image_transport == 'compressed':
-            return to_observation_frame(decode_compressed(message.data), 'bgr8', size)
-        image = decode_image(message.data, message.height, message.width, message.encoding,
-                             message.step)
-        return to_observation_frame(image, message.encoding, size)
 
     def _advance(self, frame: np.ndarray, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:

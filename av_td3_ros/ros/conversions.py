@@ -13,7 +13,9 @@ from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo
 
+from av_td3_ros.driving.calibration import Calibration, Region
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.metrics import EpisodeMetrics
 from av_td3_ros.driving.vehicle_state import VehicleState
@@ -56,6 +58,17 @@ def from_pose_message(message: PoseMessage) -> Pose:
         raise ValueError(f'pose {pose.x}, {pose.y}, {pose.yaw} is not finite or farther than '
                          f'{FARTHEST:g} m from the origin')
     return pose
+
+
+def from_camera_info(message: CameraInfo, rectified: bool = False) -> Calibration:
+    """Return a camera's calibration; `rectified` as there. Raises ValueError for none."""
+    roi = message.roi
+    return Calibration(
+        message.width, message.height, tuple(message.k.tolist()), tuple(message.d),
+        message.distortion_model, tuple(message.r.tolist()), tuple(message.p.tolist()),
+        # 0 is what the message begins with and means 1.
+        (max(message.binning_x, 1), max(message.binning_y, 1)),
+        Region(roi.x_offset, roi.y_offset, roi.width, roi.height), rectified)
 
 
 def from_odometry(message: Odometry) -> VehicleState:

@@ -15,3 +15,7 @@ LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, als
 EVENT = _reliable(100)  # collisions, episode summaries: few, none may be missed
 TRANSITION = _reliable(2000)  # a learner that stalls for seconds loses none
 STATUS = LATCHED
+# Comes again with every image: one lost is no loss, and drivers of any reliability are heard.
+CAMERA_INFO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
+                         durability=DurabilityPolicy.VOLATILE,
+                         reliability=ReliabilityPolicy.BEST_EFFORT)

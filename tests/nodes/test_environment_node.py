@@ -15,11 +15,12 @@ from geometry_msgs.msg import PoseStamped, Twist, Vector3
 from harness import SPECS, Log, Peer, Running, await_that, parameter_file
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.cli.session import Session, SessionError
+from av_td3_ros.driving.camera_view import CameraView, CameraViewSettings, MountingSettings
 from av_td3_ros.driving.geometry import Pose, wrap_angle
 from av_td3_ros.driving.image import to_observation_frame
 from av_td3_ros.driving.obstacles import Box
@@ -28,6 +29,7 @@ from av_td3_ros.driving.route_planner import RoutePlanner
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (
+    from_camera_info,
     from_pose_message,
     to_bytes,
     to_nanoseconds,
@@ -67,6 +69,9 @@ class Bridge:
         self.markers = None
         if node.node.settings.obstacles.measured:
             self.markers = peer.speak(MarkerArray, '/carla/markers')
+        self.camera_info = None
+        if node.node.settings.camera.calibrate:
+            self.camera_info = peer.speak(CameraInfo, f'{EGO}/rgb_front/camera_info')
         self.world_info = None
         if node.node.settings.resets:
             self.world_info = peer.speak(CarlaWorldInfo, '/carla/world_info', qos.LATCHED)
@@ -136,6 +141,15 @@ class Bridge:
 def step_of(header: Header) -> int:
     """Return which frame a stamp belongs to."""
     return to_nanoseconds(header.stamp) // PERIOD
+
+
+def camera_info(focal: float = 80.0, size: tuple[int, int] = (160, 120)) -> CameraInfo:
+    """Return what a calibrated camera with a barrel distortion publishes."""
+    width, height = size
+    message = CameraInfo(width=width, height=height, distortion_model='plumb_bob',
+                         d=[-0.2, 0.05, 0.001, 0.0, 0.0])
+    message.k = [focal, 0.0, 80.0, 0.0, focal, 60.0, 0.0, 0.0, 1.0]
+    return message
 
 
 def picture(pixels: np.ndarray, encoding: str) -> Image:
@@ -345,6 +359,58 @@ def test_compressed_images_are_decoded(connect: Callable[..., Bridge], suffix: s
     bridge.image(message)
     expected = to_observation_frame(cv2.imdecode(file, cv2.IMREAD_COLOR), 'bgr8', SIZE)
     np.testing.assert_array_equal(stack(bridge.at(1))[-1], expected)
+
+
+def photograph(bridge: Bridge) -> Observation | None:
+    """Publish the next frame with the photograph; return the observation, None for a hold."""
+    bridge.frames += 1
+    bridge.send_odometry(bridge.along(0))
+    message = picture(COLOURS, 'bgr8')
+    message.header.stamp = to_stamp(bridge.frames * PERIOD)
+    bridge.image(message)
+    answered = await_that(lambda: [
+        one for one in (*bridge.observations.messages, *bridge.holds.messages)
+        if step_of(getattr(one, 'header', one)) == bridge.frames], 'an answer')
+    return answered[0] if isinstance(answered[0], Observation) else None
+
+
+def test_frames_are_turned_to_the_training_cameras_view_by_camera_info(
+        connect: Callable[..., Bridge], log: Log) -> None:
+    bridge = connect(camera__calibrate=True, camera__mounting__z=1.3, camera__mounting__roll=0.1)
+    bridge.reset()
+    reader = bridge.node.node._camera
+    # Nobody knows yet what the camera sees: no observation, but the world goes on.
+    assert photograph(bridge) is None
+    assert f'no camera_info on {EGO}/rgb_front/camera_info yet' in log.next('image refused')
+    assert bridge.camera_info is not None
+    settings = CameraViewSettings(calibrate=True, mounting=MountingSettings(z=1.3, roll=0.1))
+    grey = cv2.cvtColor(COLOURS, cv2.COLOR_BGR2GRAY)
+    newest = []
+    for focal in (80.0, 60.0):
+        message = camera_info(focal)
+        bridge.camera_info(message)
+        assert 'of it is seen' in log.next('images of 160x120 are turned')
+        assert '1.23 times as high' in log.next('mounted at 1.30 m')
+        bridge.camera_info(message)  # the same again is nothing new
+        seen = photograph(bridge)
+        assert seen is not None
+        newest.append(stack(seen)[-1])
+        np.testing.assert_array_equal(newest[-1], CameraView(
+            from_camera_info(message), settings, (SIZE, SIZE))(grey))
+    assert (newest[0] != newest[1]).any()
+    bridge.camera_info(CameraInfo(width=160, height=120))
+    await_that(lambda: 'not calibrated' in reader._missing, 'the refusal')
+    assert photograph(bridge) is None
+    bridge.camera_info(camera_info(60.0))
+    await_that(lambda: not reader._missing, 'the calibration again')
+    assert photograph(bridge) is not None
+    bridge.camera_info(camera_info(60.0, (320, 240)))
+    assert log.next('images of 320x240 are turned')
+    assert photograph(bridge) is None  # they are of 160x120
+
+
+def test_without_calibration_nobody_asks_for_camera_info(bridge: Bridge) -> None:
+    assert not [one for one in bridge.node.node.subscriptions if 'camera_info' in one.topic_name]
 
 
 def test_the_stack_starts_anew_after_a_gap(bridge: Bridge) -> None:

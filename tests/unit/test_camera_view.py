@@ -172,7 +172,7 @@ def test_the_training_camera_itself_sees_what_it_saw(road: Scenery) -> None:
 
 def test_the_default_training_camera_is_that_of_the_embedded_simulator() -> None:
     assert dataclasses.astuple(ViewSettings()) == pytest.approx(
-        dataclasses.astuple(training_camera()))
+        dataclasses.astuple(training_camera()), abs=1e-5)
 
 
 def test_colours_and_any_size_will_do() -> None:

@@ -1,0 +1,64 @@
+"""The camera's messages as the frames that the policy sees."""
+from __future__ import annotations
+
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from av_td3_ros.driving.camera_view import CameraView, CameraViewSettings
+from av_td3_ros.driving.image import (
+    Frame,
+    ImageError,
+    decode_compressed,
+    decode_image,
+    to_grey,
+    to_observation_frame,
+)
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import from_camera_info
+
+
+class CameraReader:
+    """Makes frames of images, in the training camera's view where that is asked for."""
+
+    def __init__(self, node: Node, settings: CameraViewSettings, size: int) -> None:
+        """Hear the camera_info through `node` if it is needed; frames are `size` wide and high."""
+        self._node, self._settings, self._size = node, settings, size
+        self._view: CameraView | None = None
+        self._missing = ''  # why there is no view, although one is asked for
+        if settings.calibrate:
+            heard = node.create_subscription(CameraInfo, '~/input/camera_info',
+                                             self._on_camera_info, qos.CAMERA_INFO)
+            self._missing = (f'no camera_info on {heard.topic_name} yet: have the camera driver '
+                             'publish it, or set camera.calibrate to false')
+
+    def frame(self, message: Image | CompressedImage) -> Frame:
+        """Return the frame of an image, uint8 (size, size); raise ImageError for none."""
+        if isinstance(message, CompressedImage):
+            image, encoding = decode_compressed(message.data), 'bgr8'
+        else:
+            encoding = message.encoding
+            image = decode_image(message.data, message.height, message.width, encoding,
+                                 message.step)
+        if self._missing:
+            raise ImageError(self._missing)
+        if self._view is None:
+            return to_observation_frame(image, encoding, self._size)
+        return self._view(to_grey(image, encoding))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        """Prepare the view, anew when the calibration has changed."""
+        try:
+            calibration = from_camera_info(message, self._settings.rectified)
+            if self._view is None or calibration != self._view.calibration:
+                self._view = CameraView(calibration, self._settings, (self._size, self._size))
+                self._tell(self._view)
+            self._missing = ''
+        except ValueError as error:
+            self._missing = str(error)
+
+    def _tell(self, view: CameraView) -> None:
+        width, height = view.calibration.image_size
+        self._node.get_logger().info(f'images of {width}x{height} are turned to the training '
+                                     f"camera's view, {100.0 * view.coverage:.0f} % of it is seen")
+        for one in view.warnings():
+            self._node.get_logger().warning(one)
