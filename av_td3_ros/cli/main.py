@@ -14,6 +14,7 @@ COMMANDS = {
     'drive': ('drive', 'watch a policy drive, in a window or as a film'),
     'evaluate': ('evaluate', 'let a driver drive episodes, and measure how well'),
     'export': ('export', 'write a policy alone, to send or to ship it'),
+    'doctor': ('doctor', 'check vehicle, topics and computer before a drive'),
     'diagnose': ('diagnose', 'tell what looks sick in a run or a checkpoint, and draw it'),
     'plot': ('learning_curves', 'draw the learning curves of several runs'),
     'map': ('map', 'make a map of random roads, or write one for a CARLA server'),

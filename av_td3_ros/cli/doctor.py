@@ -1,0 +1,150 @@
+"""`av-td3 doctor`: the checklist before a drive, of the ROS graph and of this computer."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from av_td3_ros.cli.config import Config
+from av_td3_ros.cli.policies import PRETRAINED, check_fit, find_policy, trained_with
+from av_td3_ros.cli.session import VEHICLE, take_domain
+from av_td3_ros.driving.checkup import LEVELS, Finding, worst
+from av_td3_ros.ros.doctor import Expectation, examine
+from av_td3_ros.ros.graph import profile_parameters, profiles, session_nodes
+from av_td3_ros.ros.listening import Heard, Listener, needs
+from av_td3_ros.ros.machine import check_machine
+from av_td3_ros.td3 import Policy
+
+MARKS = {'ok': 'green', 'warning': 'yellow', 'error': 'bold red'}
+CAMERA = ('world.camera.width', 'world.camera.height')
+STEP = 'world.fixed_delta_seconds'
+STEERING = 'command.steering_range'
+INFERENCES = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--profile', choices=profiles(), required=True, metavar='PROFILE',
+                        help=f'what a session is to be bound to: {", ".join(profiles())}')
+    parser.add_argument('--vehicle', default=VEHICLE, metavar='NAME',
+                        help='role name of the vehicle (default %(default)s)')
+    parser.add_argument('--policy', metavar='POLICY',
+                        help=f'what is to drive: a run, a checkpoint, an exported policy or '
+                        f'{PRETRAINED} (default: no policy is checked)')
+    parser.add_argument('--seconds', type=float, default=5.0, metavar='S',
+                        help='how long to listen (default %(default)g)')
+    parser.add_argument('--params-file', type=Path, metavar='FILE',
+                        help='parameter file of the session, such as the config.yaml of a run '
+                        '(default: the shipped configuration)')
+    parser.add_argument('--hours', type=float, default=1.0, metavar='H',
+                        help='driving that the disk must have room for (default %(default)g)')
+    parser.add_argument('--folder', type=Path, default=Path('runs'), metavar='DIR',
+                        help='where recordings will go (default %(default)s)')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the findings here as well')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, print one line a check; return 1 when there is an error, else 0."""
+    if not 0.1 <= options.seconds <= 3600.0:
+        raise ValueError(f'--seconds {options.seconds:g}: give 0.1 to 3600')
+    if not 0.0 <= options.hours <= 1e9:
+        raise ValueError(f'--hours {options.hours:g}: give 0 or more')
+    base = Config.read(options.params_file) if options.params_file else Config.shipped()
+    config = base.with_values(profile_parameters(options.profile))
+    nodes = session_nodes(options.profile, options.vehicle, learning=False)
+    domain, _ = take_domain(simulated=False)
+    print(f'Listening for {options.seconds:g} s in ROS domain {domain}, profile '
+          f'{options.profile}, vehicle {options.vehicle} ...', file=sys.stderr)
+    policy, findings = _policy(options.policy, config)
+    expected = _expectation(config, policy)
+    with Listener(needs(nodes, config.settings), nodes, domain) as listener:
+        heard = listener.listen(options.seconds)
+    findings += examine(heard, expected, nodes)
+    findings += check_machine(options.folder, options.hours, expected.camera_rate,
+                              _bytes_per_second(heard), os.environ)
+    _print(findings)
+    if options.json:
+        _write(options, findings)
+    return int(worst(findings) == 'error')
+
+
+def _policy(given: str | None, config: Config) -> tuple[Policy | None, list[Finding]]:
+    """Load the policy and judge whether it can drive with this configuration."""
+    if given is None:
+        return None, []
+    try:
+        policy = find_policy(given)
+        check_fit(policy, config.settings['environment_node'])
+    except (ValueError, OSError) as error:
+        return None, [Finding('policy', 'error', str(error),
+                              'give another --policy, or the settings it was trained with')]
+    return policy, [_weights(policy), _command(policy, config)]
+
+
+def _weights(policy: Policy) -> Finding:
+    """Let the policy answer observations of nothing: are its actions finite, and how fast?"""
+    network = policy.network
+    frames = np.zeros((network.frames, network.frame_size, network.frame_size), np.uint8)
+    state, times = np.zeros(network.state_size, np.float32), []
+    for _ in range(INFERENCES):
+        begun = time.perf_counter()
+        action = policy.actor.act(frames, state)
+        times.append(time.perf_counter() - begun)
+    found = (f'{policy.path}, version {policy.version}, verified; an action takes '
+             f'{float(np.median(times)) * 1e3:.1f} ms')
+    if not np.isfinite(action).all():
+        return Finding('policy', 'error', f'{found}; it is not finite', 'train again')
+    return Finding('policy', 'ok', found)
+
+
+def _command(policy: Policy, config: Config) -> Finding:
+    """Judge whether steering means the same as in the training."""
+    trained = trained_with(policy).get('control_node', {}).get(STEERING)
+    now = config.settings['control_node'].command.steering_range
+    if trained is None or trained == now:
+        return Finding('policy steering', 'ok', f'{STEERING} = {now:g}' + (
+            ', as it was trained with' if trained is not None else ''))
+    return Finding('policy steering', 'warning', f'{STEERING} = {now:g}, trained with {trained:g}',
+                   f'give control_node {STEERING} = {trained:g}: steer means another angle')
+
+
+def _expectation(config: Config, policy: Policy | None) -> Expectation:
+    environment, world = config.settings['environment_node'], config.values()['simulator_node']
+    trained = trained_with(policy).get('simulator_node', {}) if policy else {}
+    camera = {**{key: world[key] for key in (*CAMERA, STEP)}, **trained}
+    return Expectation(
+        camera_rate=1.0 / camera[STEP], max_gap=environment.frame.max_gap,
+        max_lateral=environment.driving.termination.max_lateral, resets=environment.resets,
+        pairing=environment.pairing, picture=(camera[CAMERA[0]], camera[CAMERA[1]]))
+
+
+def _bytes_per_second(heard: Heard) -> float:
+    return sum(one.size for one in heard.ears.values()) / heard.seconds
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    console = Console(soft_wrap=True)
+    width = max(len(one.check) for one in findings)
+    for one in findings:
+        line = Text.assemble((f'{one.level:<8}', MARKS[one.level]), f'{one.check:<{width}}  ',
+                             one.found, f' -> {one.remedy}' if one.remedy else '')
+        console.print(line)
+    counts = {level: sum(one.level == level for one in findings) for level in LEVELS}
+    console.print(Text(f'{counts["error"]} errors, {counts["warning"]} warnings, '
+                       f'{counts["ok"]} ok', MARKS[worst(findings)]))
+
+
+def _write(options: argparse.Namespace, findings: Sequence[Finding]) -> None:
+    content = {'profile': options.profile, 'vehicle': options.vehicle,
+               'seconds': options.seconds, 'verdict': worst(findings),
+               'findings': [dataclasses.asdict(one) for one in findings]}
+    options.json.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
