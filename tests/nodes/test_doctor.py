@@ -1,0 +1,282 @@
+"""`av-td3 doctor` on a live graph: a healthy vehicle, and one fault at a time."""
+from __future__ import annotations
+
+import array
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from geometry_msgs.msg import PoseStamped
+from harness import SPECS, VEHICLE, Peer, Running, await_that
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from av_td3_ros.cli import main
+from av_td3_ros.cli.config import Config
+from av_td3_ros.cli.session import Session
+from av_td3_ros.driving.geometry import Pose
+from av_td3_ros.driving.obstacles import Box
+from av_td3_ros.paths import pretrained_policy
+from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import to_bytes, to_pose_message, to_stamp
+from av_td3_ros.ros.doctor import incompatible
+from av_td3_ros.ros.graph import profile_parameters, session_nodes
+from av_td3_ros.ros.listening import hearing, needs, roles
+from av_td3_ros.ros.markers import to_markers
+
+PROFILE = 'carla'
+SETTINGS = {'environment_node': {'resets': False, 'pairing.tolerance': 0.05}}
+SPEED = 3.0  # m/s
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+VOLATILE = QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
+PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8), (320, 240))
+Report = tuple[int, dict[str, dict[str, str]]]
+
+
+class Vehicle:
+    """Sensors and interface of a vehicle that drives straight along its route."""
+
+    def __init__(self, peer: Peer, **faults: Any) -> None:
+        """`faults` say what is wrong with which message, in words of `FAULTS` below."""
+        config = Config.shipped().with_values(profile_parameters(PROFILE)).with_values(SETTINGS)
+        nodes = session_nodes(PROFILE, VEHICLE, learning=False)
+        self._needs = {one.role.short: one for one in needs(nodes, config.settings)}
+        self._peer, self._faults = peer, faults
+        self._began_ns = time.time_ns()
+        self._send: dict[str, Callable[[Any], None]] = {}
+        for name, need in self._needs.items():
+            if name in faults.get('missing', ()):
+                continue
+            topic = faults.get('topics', {}).get(name, need.topic)
+            kind = faults.get('kinds', {}).get(name, need.role.kind)
+            profile = faults.get('profiles', {}).get(name, need.role.profile)
+            if need.role.is_input:
+                self._send[name] = peer.speak(kind, topic, profile, heard=False)
+            else:
+                peer.hear(kind, topic, profile)
+        peer.node.create_timer(1.0 / faults.get('camera_rate', 20.0), self._picture)
+        peer.node.create_timer(1.0 / faults.get('odometry_rate', 50.0), self._pose)
+        self._route()
+
+    def _now(self) -> int:
+        return 0 if self._faults.get('age') == 'zero' else (
+            time.time_ns() - round(self._faults.get('age', 0.0) * 1e9))
+
+    def _picture(self) -> None:
+        if 'image' not in self._send:
+            return
+        picture = self._faults.get('picture', PICTURE)
+        if self._faults.get('kinds', {}).get('image') is CompressedImage:
+            message = CompressedImage(format='jpeg', data=array.array(
+                'B', cv2.imencode('.jpg', picture)[1].tobytes()))
+        else:
+            height, width = picture.shape[:2]
+            message = Image(height=height, width=width, step=3 * width,
+                            encoding=self._faults.get('encoding', 'bgr8'),
+                            data=to_bytes(picture)[:self._faults.get('cut')])
+        message.header.stamp, message.header.frame_id = to_stamp(self._now()), 'camera'
+        self._send['image'](message)
+
+    def _pose(self) -> None:
+        stamp_ns = self._now()
+        x = SPEED * (stamp_ns - self._began_ns) * 1e-9
+        message = Odometry(child_frame_id='base_link')
+        message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), 'map'
+        message.pose.pose = to_pose_message(Pose(x, 0.0, 0.0))
+        message.pose.pose.position.y = self._faults.get('y', 0.0)
+        message.twist.twist.linear.x = SPEED * self._faults.get('speed_factor', 1.0)
+        if 'odometry' in self._send:
+            self._send['odometry'](message)
+        if 'markers' in self._send:
+            self._send['markers'](to_markers(message.header, [
+                Box(1, x, 0.0, 0.0, 4.5, 1.8, 1.5)], 1))
+
+    def _route(self) -> None:
+        if 'path' in self._send:
+            message = PathMessage(poses=[
+                PoseStamped(pose=to_pose_message(Pose(float(x), 0.0, 0.0)))
+                for x in range(0, self._faults.get('route', 200), 2)])
+            message.header.frame_id = 'map'
+            self._send['path'](message)
+
+
+@pytest.fixture
+def examine(domain: int, tmp_path: Path) -> Callable[..., Report]:
+    """Return a function that runs the command: its exit status, and {check: finding}."""
+    def examine(*options: str, profile: str = PROFILE,
+                settings: Mapping[str, Mapping[str, Any]] = SETTINGS) -> Report:
+        file, out = tmp_path / 'settings.yaml', tmp_path / 'doctor.json'
+        file.write_text(yaml.safe_dump({f'/**/{node}': {'ros__parameters': dict(values)}
+                                        for node, values in settings.items()}))
+        status = main._run(['doctor', '--profile', profile, '--seconds', '2', '--params-file',
+                            str(file), '--folder', str(tmp_path), '--json', str(out), *options])
+        content = json.loads(out.read_text())
+        assert (content['verdict'] == 'error') == (status == 1)
+        return status, {one['check']: one for one in content['findings']}
+
+    return examine
+
+
+def test_a_healthy_vehicle_passes(peer: Peer, examine: Callable[..., Report],
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    Vehicle(peer)
+    status, found = examine('--policy', 'pretrained')
+    assert status == 0, [one for one in found.values() if one['level'] == 'error']
+    for check in ('policy', 'image topic', 'odometry topic', 'path topic', 'image',
+                  'image stamps', 'odometry stamps', 'odometry motion', 'pairing', 'frames',
+                  'route', 'command', 'disk', 'ROS domain', 'middleware'):
+        assert found[check]['level'] == 'ok', found[check]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found) + 1  # one line a check, and the sum
+    assert all(line.split()[0] in ('ok', 'warning', 'error') for line in lines[:-1])
+    assert lines[-1].startswith('0 errors')
+
+
+FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({'missing': ['image']}, 'image topic', 'nobody publishes', 'start it'),
+    ({'topics': {'image': '/camera/color'}}, 'image topic', 'nobody publishes', '/camera/color'),
+    ({'kinds': {'image': CompressedImage}}, 'image topic', 'sensor_msgs/msg/CompressedImage',
+     'image_transport to compressed'),
+    ({'profiles': {'image': BEST_EFFORT}}, 'image topic',
+     'best effort publisher and reliable subscription', 'reliable'),
+    ({'profiles': {'path': VOLATILE}}, 'path topic',
+     'volatile publisher and transient local subscription', 'transient local'),
+    ({'missing': ['vehicle_command']}, 'vehicle_command topic', 'nobody subscribes', 'interface'),
+    ({'camera_rate': 5.0}, 'camera rate', '5.0 Hz', 'set the camera to 20 Hz'),
+    ({'odometry_rate': 8.0}, 'odometry rate', 'slower than the camera', '50 Hz'),
+    ({'age': 3.0}, 'image stamps', '3.0', 'synchronise'),
+    ({'age': -1.0}, 'odometry stamps', 'in the future', 'synchronise'),
+    ({'age': 'zero'}, 'image stamps', 'zero', 'header.stamp'),
+    ({'encoding': 'yuv422'}, 'image', "'yuv422' is not supported", 'driver'),
+    ({'cut': 1000}, 'image', 'got 1000', 'driver'),
+    ({'y': math.nan}, 'odometry numbers', 'not finite', 'source'),
+    ({'y': 20.0}, 'route', '20.0 m beside', 'driving.termination.max_lateral'),
+    ({'speed_factor': 3.6}, 'odometry motion', 'km/h', 'm/s'),
+    ({'missing': ['path']}, 'path topic', 'nobody publishes', 'start it'),
+    ({'route': 1}, 'route', 'two distinct points, got 1', 'nav_msgs/Path'),
+]
+
+
+@pytest.mark.parametrize(('fault', 'check', 'words', 'remedy'), FAULTS,
+                         ids=[f'{one[1]}: {one[2]}' for one in FAULTS])
+def test_a_fault_is_named_with_its_remedy(peer: Peer, examine: Callable[..., Report],
+                                          fault: dict[str, Any], check: str, words: str,
+                                          remedy: str) -> None:
+    Vehicle(peer, **fault)
+    status, found = examine()
+    assert status == 1
+    assert found[check]['level'] == 'error'
+    assert words in found[check]['found'] and remedy in found[check]['remedy']
+    ours = {'image topic', 'odometry topic', 'path topic', 'command'} - {check}
+    assert all(found[one]['level'] == 'ok' for one in ours), found
+
+
+def test_images_of_another_shape_are_a_warning(peer: Peer, examine: Callable[..., Report]) -> None:
+    Vehicle(peer, picture=PICTURE[:120])
+    status, found = examine()
+    assert status == 0 and found['image']['level'] == 'warning'
+    assert '320x120' in found['image']['found'] and 'crop' in found['image']['remedy']
+
+
+def test_somebody_else_who_commands_the_vehicle(peer: Peer, examine: Callable[..., Report]
+                                                ) -> None:
+    vehicle = Vehicle(peer)
+    need = vehicle._needs['vehicle_command']
+    peer.speak(need.role.kind, need.topic)
+    status, found = examine()
+    assert status == 1 and '/peer commands the vehicle' in found['command']['found']
+
+
+def test_policies(peer: Peer, examine: Callable[..., Report], tmp_path: Path) -> None:
+    Vehicle(peer)
+    altered = tmp_path / 'altered'
+    shutil.copytree(pretrained_policy(), altered)
+    weights = altered / 'actor.safetensors'
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    status, found = examine('--policy', str(altered), '--seconds', '0.5')
+    assert status == 1 and 'SHA-256 differs' in found['policy']['found']
+    status, found = examine('--policy', 'pretrained', '--seconds', '0.5', settings={
+        **SETTINGS, 'environment_node': {**SETTINGS['environment_node'], 'frame.count': 3},
+        'policy_node': {'network.frames': 3}, 'learner_node': {'network.frames': 3}})
+    assert status == 1 and 'network.frames = 4' in found['policy']['found']
+    status, found = examine('--policy', 'pretrained', '--seconds', '2', settings={
+        **SETTINGS, 'control_node': {'command.steering_range': 1.0}})
+    assert status == 0 and found['policy steering']['level'] == 'warning'
+
+
+def test_a_disk_without_room(peer: Peer, examine: Callable[..., Report]) -> None:
+    Vehicle(peer)
+    status, found = examine('--hours', '1e8')
+    assert status == 1 and found['disk']['level'] == 'error' and 'free' in found['disk']['remedy']
+
+
+def test_a_middleware_without_its_profile(peer: Peer, examine: Callable[..., Report],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    Vehicle(peer)
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/nowhere/fastdds.xml')
+    status, found = examine('--seconds', '0.5')
+    assert status == 1 and '/nowhere/fastdds.xml' in found['middleware']['found']
+
+
+def test_on_an_empty_graph_everything_is_missing(domain: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, '-m', 'av_td3_ros.cli.main', 'doctor', '--profile', PROFILE,
+         '--seconds', '0.2'], capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert ended.returncode == 1
+    assert 'nobody publishes /carla/ego_vehicle/odometry (nav_msgs/msg/Odometry)' in ended.stdout
+    assert 'nobody subscribes to /carla/ego_vehicle/vehicle_control_cmd' in ended.stdout
+
+
+def test_the_embedded_simulator_alone_is_found_well(domain: int, tmp_path: Path, peer: Peer,
+                                                    examine: Callable[..., Report]) -> None:
+    config = Config.shipped().with_values({'simulator_node': {
+        'command_timeout': 0.1, 'world.roadside_distance': 0.0}})
+    config.write(tmp_path / 'simulator.yaml', 'test')
+    with Session([SPECS['simulator_node']], tmp_path / 'simulator.yaml', tmp_path) as session:
+        await_that(lambda: session.check() or peer.node.count_publishers(
+            '/carla/ego_vehicle/odometry'), 'the simulator')
+        status, found = examine(profile='embedded', settings={})
+        assert status == 0, [one for one in found.values() if one['level'] == 'error']
+        wrong = {check: one for check, one in found.items() if one['level'] != 'ok'}
+        assert not set(wrong) - {'processors', 'time service', 'memory', 'image transport',
+                                 'odometry transport'}, wrong
+        assert {'image', 'camera rate', 'pairing', 'markers', 'world'} <= set(found)
+    status, found = examine('--seconds', '0.2', profile='embedded', settings={})
+    assert status == 0 and 'does not run' in found['simulator_node']['found']
+
+
+@pytest.mark.parametrize('parameters', [
+    {}, {'resets': False}, {'image_transport': 'compressed'}, {'obstacles.measured': True}])
+def test_what_is_expected_is_what_the_nodes_take(make: Callable[..., Running],
+                                                 parameters: dict[str, Any]) -> None:
+    node = make('environment_node', parameters).node
+    config = Config.shipped().with_values({'environment_node': parameters})
+    ends = {(one.topic_name, one.msg_type): one.qos_profile
+            for one in (*node.publishers, *node.subscriptions)}
+    for role in roles(config.settings):
+        if role.node == 'environment_node' and role.name in SPECS[role.node].remaps:
+            profile = ends[SPECS[role.node].topic(role.name), role.kind]
+            assert (profile.reliability, profile.durability) == (
+                role.profile.reliability, role.profile.durability)
+
+
+def test_qos_that_does_not_fit_is_heard_all_the_same() -> None:
+    assert incompatible(qos.SENSOR, qos.SENSOR) == ''
+    assert 'best effort' in incompatible(BEST_EFFORT, qos.SENSOR)
+    for publisher in (BEST_EFFORT, VOLATILE, qos.LATCHED):
+        assert incompatible(publisher, hearing(qos.LATCHED, [publisher])) == ''
