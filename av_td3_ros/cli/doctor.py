@@ -124,6 +124,7 @@ def _expectation(config: Config, policy: Policy | None) -> Expectation:
     return Expectation(
         camera_rate=1.0 / camera[STEP], max_gap=environment.frame.max_gap,
         max_lateral=environment.driving.termination.max_lateral, resets=environment.resets,
+        engaged_at_start=getattr(config.settings['control_node'], 'engaged_at_start', True),
         pairing=environment.pairing, picture=(camera[CAMERA[0]], camera[CAMERA[1]]))
 
 

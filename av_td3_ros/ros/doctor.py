@@ -22,7 +22,7 @@ from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros.conversions import from_odometry
 from av_td3_ros.ros.graph import NodeSpec
-from av_td3_ros.ros.listening import Ear, Heard, Need, Role, type_name
+from av_td3_ros.ros.listening import DRIVER, Ear, Heard, Need, Role, type_name
 from av_td3_ros.ros.markers import from_markers
 
 
@@ -52,14 +52,16 @@ class Expectation:
 
     camera_rate: images a second that the policy was trained with; max_gap: s between two images
     at most; max_lateral: m that the vehicle may be beside its route; resets: routes and starts are
-    our own; picture: width and height of the training's images; camera_view: judges a CameraInfo
-    against the camera of the training, None where that is not known.
+    our own; engaged_at_start: the policy may drive without being told to; picture: width and
+    height of the training's images; camera_view: judges a CameraInfo against the camera of the
+    training, None where that is not known.
     """
 
     camera_rate: float
     max_gap: float
     max_lateral: float
     resets: bool
+    engaged_at_start: bool
     pairing: PairingSettings
     picture: tuple[int, int] | None = None
     camera_view: Callable[[CameraInfo], Finding] | None = None
@@ -69,7 +71,7 @@ def examine(heard: Heard, expected: Expectation, nodes: Sequence[NodeSpec]) -> l
     """Return what is to be said of a graph, check by check, in the order of the data's way."""
     return [*_servers(heard, nodes), *_topics(heard), *_camera(heard, expected),
             *_odometry(heard, expected), *_together(heard, expected),
-            *_way(heard, expected), *_control(heard, nodes)]
+            *_way(heard, expected), *_control(heard, expected, nodes)]
 
 
 # -- who is there
@@ -300,7 +302,7 @@ def _world(ear: Ear) -> Finding:
 
 # -- who drives
 
-def _control(heard: Heard, nodes: Sequence[NodeSpec]) -> list[Finding]:
+def _control(heard: Heard, expected: Expectation, nodes: Sequence[NodeSpec]) -> list[Finding]:
     found = []
     spec = next(one for one in nodes if one.name == 'control_node')
     ours = f'{spec.namespace.rstrip("/")}/{spec.name}'
@@ -329,12 +331,30 @@ def _control(heard: Heard, nodes: Sequence[NodeSpec]) -> list[Finding]:
                     'a human drives' if ear.last.data else 'released',
                     'release it, and call control_node/clear_emergency_stop'
                     if ear.last.data and name == 'emergency_stop' else ''))
+    found += _driver(heard, spec, expected)
     for name, state in heard.states.items():
         found.append(Finding(
             f'{name} state', 'ok' if state == 'active' else 'warning', state,
             '' if state == 'active' else f'ros2 lifecycle set {_full(nodes, name)} '
             f'{"configure, then activate" if state == "unconfigured" else "activate"}'))
     return found
+
+
+def _driver(heard: Heard, control: NodeSpec, expected: Expectation) -> list[Finding]:
+    """Tell who drives, where control_node runs and says it."""
+    ear = heard.ears.get(control.topic(DRIVER)) if DRIVER in control.remaps else None
+    if ear is None or ear.last is None:
+        return []
+    state = ear.last.data
+    service = f'{control.namespace.rstrip("/")}/{control.name}'
+    if state.startswith('policy') and not expected.engaged_at_start:
+        return [Finding('driver', 'warning', f'{state}: the vehicle obeys it now',
+                        f'ros2 service call {service}/engage std_srvs/srv/SetBool '
+                        "'{data: false}'")]
+    if state.startswith('emergency stop'):
+        return [Finding('driver', 'warning', state, f'ros2 service call {service}'
+                        '/clear_emergency_stop std_srvs/srv/Trigger')]
+    return [Finding('driver', 'ok', state)]
 
 
 def _full(nodes: Sequence[NodeSpec], name: str) -> str:

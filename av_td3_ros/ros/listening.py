@@ -45,6 +45,7 @@ LOOK = 0.1          # s of wall time between two looks at the graph
 KEPT_IMAGES = 3
 KEPT = 20_000       # messages of other kinds
 QUESTION = 2.0      # s of wall time that a node may take to tell its state
+DRIVER = '~/output/state'  # on which control_node tells who drives
 MANAGED = ('policy_node', 'control_node')
 COMMANDS = ('vehicle_command', 'ackermann_command')
 
@@ -266,6 +267,9 @@ class Listener:
         """Subscribe to what is there by now; return whether that is all that is needed."""
         complete = True
         self._hear('/clock', Clock, qos.SENSOR)
+        for spec in self._nodes:
+            if DRIVER in spec.remaps:
+                self._hear(spec.topic(DRIVER), String, qos.LATCHED)
         for need in self._needs:
             if need.role.is_input:
                 heard = self._hear(need.topic, need.role.kind, need.role.profile)
