@@ -322,6 +322,7 @@ def judge_route(points: Sequence[tuple[float, float]], vehicle: VehicleState | N
     found = f'{len(points)} points, {route.length:.0f} m'
     if vehicle is None:
         return Finding(check, 'ok', found)
+    route.update(vehicle.x, vehicle.y, vehicle.yaw)  # the earliest of places about as near
     at = route.update(vehicle.x, vehicle.y, vehicle.yaw)
     found += (f'; the vehicle is {abs(at.lateral):.1f} m beside it, {at.remaining:.0f} m before '
               f'its end, {math.degrees(at.heading_error):.0f} degrees off its direction')

@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 VOLATILE = QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8), (320, 240))
 Report = tuple[int, dict[str, dict[str, str]]]
+Examine = Callable[..., Report]
+Drive = Callable[..., 'Vehicle']
 
 
 class Vehicle:
@@ -67,9 +70,22 @@ class Vehicle:
                 self._send[name] = peer.speak(kind, topic, profile, heard=False)
             else:
                 peer.hear(kind, topic, profile)
-        peer.node.create_timer(1.0 / faults.get('camera_rate', 20.0), self._picture)
-        peer.node.create_timer(1.0 / faults.get('odometry_rate', 50.0), self._pose)
+        self._lock, self._is_on = threading.Lock(), True
+        peer.node.create_timer(1.0 / faults.get('camera_rate', 20.0),
+                               lambda: self._while_on(self._picture))
+        peer.node.create_timer(1.0 / faults.get('odometry_rate', 50.0),
+                               lambda: self._while_on(self._pose))
         self._route()
+
+    def _while_on(self, send: Callable[[], None]) -> None:
+        with self._lock:
+            if self._is_on:
+                send()
+
+    def close(self) -> None:
+        """Fall silent, before the peer leaves the graph."""
+        with self._lock:
+            self._is_on = False
 
     def _now(self) -> int:
         return 0 if self._faults.get('age') == 'zero' else (
@@ -114,7 +130,21 @@ class Vehicle:
 
 
 @pytest.fixture
-def examine(domain: int, tmp_path: Path) -> Callable[..., Report]:
+def drive(peer: Peer) -> Iterator[Drive]:
+    """Return a function that makes a vehicle with faults drive."""
+    driving: list[Vehicle] = []
+
+    def drive(**faults: Any) -> Vehicle:
+        driving.append(Vehicle(peer, **faults))
+        return driving[-1]
+
+    yield drive
+    for one in driving:
+        one.close()
+
+
+@pytest.fixture
+def examine(domain: int, tmp_path: Path) -> Examine:
     """Return a function that runs the command: its exit status, and {check: finding}."""
     def examine(*options: str, profile: str = PROFILE,
                 settings: Mapping[str, Mapping[str, Any]] = SETTINGS) -> Report:
@@ -130,9 +160,9 @@ def examine(domain: int, tmp_path: Path) -> Callable[..., Report]:
     return examine
 
 
-def test_a_healthy_vehicle_passes(peer: Peer, examine: Callable[..., Report],
+def test_a_healthy_vehicle_passes(drive: Drive, examine: Examine,
                                   capsys: pytest.CaptureFixture[str]) -> None:
-    Vehicle(peer)
+    drive()
     status, found = examine('--policy', 'pretrained')
     assert status == 0, [one for one in found.values() if one['level'] == 'error']
     for check in ('policy', 'image topic', 'odometry topic', 'path topic', 'image',
@@ -172,10 +202,10 @@ FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
 
 @pytest.mark.parametrize(('fault', 'check', 'words', 'remedy'), FAULTS,
                          ids=[f'{one[1]}: {one[2]}' for one in FAULTS])
-def test_a_fault_is_named_with_its_remedy(peer: Peer, examine: Callable[..., Report],
+def test_a_fault_is_named_with_its_remedy(drive: Drive, examine: Examine,
                                           fault: dict[str, Any], check: str, words: str,
                                           remedy: str) -> None:
-    Vehicle(peer, **fault)
+    drive(**fault)
     status, found = examine()
     assert status == 1
     assert found[check]['level'] == 'error'
@@ -184,24 +214,24 @@ def test_a_fault_is_named_with_its_remedy(peer: Peer, examine: Callable[..., Rep
     assert all(found[one]['level'] == 'ok' for one in ours), found
 
 
-def test_images_of_another_shape_are_a_warning(peer: Peer, examine: Callable[..., Report]) -> None:
-    Vehicle(peer, picture=PICTURE[:120])
+def test_images_of_another_shape_are_a_warning(drive: Drive, examine: Examine) -> None:
+    drive(picture=PICTURE[:120])
     status, found = examine()
     assert status == 0 and found['image']['level'] == 'warning'
     assert '320x120' in found['image']['found'] and 'crop' in found['image']['remedy']
 
 
-def test_somebody_else_who_commands_the_vehicle(peer: Peer, examine: Callable[..., Report]
+def test_somebody_else_who_commands_the_vehicle(peer: Peer, drive: Drive, examine: Examine
                                                 ) -> None:
-    vehicle = Vehicle(peer)
+    vehicle = drive()
     need = vehicle._needs['vehicle_command']
     peer.speak(need.role.kind, need.topic)
     status, found = examine()
     assert status == 1 and '/peer commands the vehicle' in found['command']['found']
 
 
-def test_policies(peer: Peer, examine: Callable[..., Report], tmp_path: Path) -> None:
-    Vehicle(peer)
+def test_policies(drive: Drive, examine: Examine, tmp_path: Path) -> None:
+    drive()
     altered = tmp_path / 'altered'
     shutil.copytree(pretrained_policy(), altered)
     weights = altered / 'actor.safetensors'
@@ -219,15 +249,15 @@ def test_policies(peer: Peer, examine: Callable[..., Report], tmp_path: Path) ->
     assert status == 0 and found['policy steering']['level'] == 'warning'
 
 
-def test_a_disk_without_room(peer: Peer, examine: Callable[..., Report]) -> None:
-    Vehicle(peer)
+def test_a_disk_without_room(drive: Drive, examine: Examine) -> None:
+    drive()
     status, found = examine('--hours', '1e8')
     assert status == 1 and found['disk']['level'] == 'error' and 'free' in found['disk']['remedy']
 
 
-def test_a_middleware_without_its_profile(peer: Peer, examine: Callable[..., Report],
+def test_a_middleware_without_its_profile(drive: Drive, examine: Examine,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    Vehicle(peer)
+    drive()
     monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/nowhere/fastdds.xml')
     status, found = examine('--seconds', '0.5')
     assert status == 1 and '/nowhere/fastdds.xml' in found['middleware']['found']
@@ -243,7 +273,7 @@ def test_on_an_empty_graph_everything_is_missing(domain: int) -> None:
 
 
 def test_the_embedded_simulator_alone_is_found_well(domain: int, tmp_path: Path, peer: Peer,
-                                                    examine: Callable[..., Report]) -> None:
+                                                    examine: Examine) -> None:
     config = Config.shipped().with_values({'simulator_node': {
         'command_timeout': 0.1, 'world.roadside_distance': 0.0}})
     config.write(tmp_path / 'simulator.yaml', 'test')
