@@ -81,13 +81,14 @@ class Inbox(Generic[T]):
 class Peer:
     """A participant with a context, a node and an executor of its own; a context manager."""
 
-    def __init__(self, domain: int, name: str = 'peer') -> None:
+    def __init__(self, domain: int, name: str = 'peer',
+                 executor: Callable[..., Any] = make_executor) -> None:
         self.domain = domain
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain,
                    signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(name, context=self._context)
-        self._executor = make_executor(self._context)
+        self._executor = executor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=spin, args=(self._executor, self._context))
         self._thread.start()

@@ -15,8 +15,8 @@ from av_td3_ros.simulator.carla_server import (
     Traffic,
     connect,
     load,
-    weather_presets,
 )
+from av_td3_ros.simulator.carla_weather import weather_presets
 
 MANAGER_PORT = 8000
 PLACE, MESH = Place(), MeshSettings()

@@ -38,13 +38,6 @@ class MeshSettings:
                                       minimum=0.0, maximum=5.0)
 
 
-def weather_presets() -> dict[str, carla.WeatherParameters]:
-    """Return CARLA's own weathers by name, such as ClearNoon."""
-    named = {name: getattr(carla.WeatherParameters, name) for name in dir(carla.WeatherParameters)}
-    return {name: value for name, value in named.items()
-            if isinstance(value, carla.WeatherParameters)}
-
-
 def connect(place: Place) -> carla.Client:
     """Return a client of the server; raise ConnectionError when none answers in time."""
     where = f'{place.host}:{place.port}'
