@@ -27,7 +27,8 @@ SPECS: dict[str, NodeSpec] = {
 UNSHARED = {'/rosout', '/parameter_events'}
 CLASSES = {'simulator_node': 'SimulatorNode', 'environment_node': 'EnvironmentNode',
            'policy_node': 'PolicyNode', 'control_node': 'ControlNode',
-           'recorder_node': 'RecorderNode', 'learner_node': 'LearnerNode'}
+           'recorder_node': 'RecorderNode', 'learner_node': 'LearnerNode',
+           'mirror_node': 'MirrorNode', 'stand_in_vehicle_node': 'StandInVehicleNode'}
 
 
 def await_that(condition: Callable[[], T], what: str, timeout: float = TIMEOUT) -> T:

@@ -12,9 +12,11 @@ import yaml
 
 from av_td3_ros.nodes.control_node import ControlSettings
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
+from av_td3_ros.nodes.mirror_node import MirrorSettings
 from av_td3_ros.nodes.policy_node import PolicySettings
 from av_td3_ros.nodes.recorder_node import RecorderSettings
 from av_td3_ros.nodes.simulator_node import SimulatorSettings
+from av_td3_ros.nodes.stand_in_vehicle_node import StandInVehicleSettings
 from av_td3_ros.paths import config_directory, map_file
 from av_td3_ros.ros.graph import profile_parameters
 from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
@@ -29,6 +31,8 @@ SETTINGS: dict[str, type[Any]] = {
     'control_node': ControlSettings,
     'recorder_node': RecorderSettings,
     'learner_node': LearnerSettings,
+    'mirror_node': MirrorSettings,
+    'stand_in_vehicle_node': StandInVehicleSettings,
 }
 Values = dict[str, Any]
 

@@ -19,6 +19,7 @@ COMMANDS = {
     'plot': ('learning_curves', 'draw the learning curves of several runs'),
     'map': ('map', 'make a map of random roads, or write one for a CARLA server'),
     'carla': ('carla_world', "load a CARLA server's map, set its weather and traffic"),
+    'align': ('align', 'find where the ground of a real vehicle lies on a map'),
     'reward': ('reward_plots', 'draw the reward terms and tell what drives are worth'),
     'config': ('config', 'list every setting with meaning and default'),
 }

@@ -6,53 +6,42 @@ import math
 import time
 
 import cv2
-from carla_msgs.msg import (
-    CarlaCollisionEvent,
-    CarlaControl,
-    CarlaEgoVehicleControl,
-    CarlaEgoVehicleInfo,
-    CarlaEgoVehicleInfoWheel,
-    CarlaEgoVehicleStatus,
-    CarlaLaneInvasionEvent,
-    CarlaStatus,
-    CarlaWorldInfo,
-)
+import numpy as np
+from carla_msgs.msg import CarlaControl, CarlaEgoVehicleControl
 from geometry_msgs.msg import Pose as PoseMessage
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist, Vector3
-from nav_msgs.msg import Odometry, Path
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
+from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, Imu
-from std_msgs.msg import Bool, Float32, Header
-from visualization_msgs.msg import MarkerArray
+from std_msgs.msg import Bool
 
-from av_td3_ros.driving.geometry import Pose
+from av_td3_ros.driving.geometry import FloatArray, Pose, arc_lengths
+from av_td3_ros.driving.ground import collision_reason
+from av_td3_ros.driving.obstacles import ObstacleMeter, ObstacleSettings
+from av_td3_ros.driving.odometry_gate import Pace
 from av_td3_ros.driving.route_planner import RouteError, RoutePlanner
+from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import (
-    from_pose_message,
-    to_bytes,
-    to_nanoseconds,
-    to_pose_message,
-    to_quaternion,
-    to_stamp,
-)
-from av_td3_ros.ros.markers import to_markers
+from av_td3_ros.ros.bridge_topics import BridgeTopics
+from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
 from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.runtime import Throttle, run
 from av_td3_ros.settings import group, setting
-from av_td3_ros.simulator.actors import EGO_ID, actors
+from av_td3_ros.simulator.actors import actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
 STARTING = 2.0     # s of wall time at most between two ticks until the first command comes
+STANDING = 0.3     # m/s under which a real vehicle gets a new world round it with a new goal
 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorSettings:
     """What the simulator node is told."""
 
+    ego: str = setting('dynamics', 'dynamics: the commands move the simulated vehicle; external: '
+                       'a real vehicle does, by its odometry', choices=('dynamics', 'external'))
     vehicle: str = setting('ego_vehicle', 'role name of the vehicle, part of its frames')
     mode: str = setting('lockstep', 'lockstep: wait for one command after each image; real_time: '
                         'the clock sets the pace', choices=('lockstep', 'real_time'))
@@ -61,7 +50,19 @@ class SimulatorSettings:
                                      minimum=0.01, maximum=60.0)
     seed: int = setting(0, 'seed of light, colours, traffic and noise', minimum=0,
                         maximum=2**31 - 1)
+    route_length: float = setting(0.0, 'm of the lane ahead of a real vehicle that are its first '
+                                  'route; 0: routes lead to the goals that are asked for',
+                                  minimum=0.0, maximum=1e5)
     world: WorldSettings = group(WorldSettings, 'map, vehicle, camera, traffic')
+    external: RealVehicleSettings = group(RealVehicleSettings, 'the real vehicle')
+
+    def __post_init__(self) -> None:
+        """Refuse a real vehicle that would have to wait, or whose ground is not known."""
+        if self.ego == 'external':
+            if self.mode != 'real_time':
+                raise ValueError(f'ego: external with mode: {self.mode}: a real vehicle waits for '
+                                 'nobody; set mode: real_time')
+            self.external.check()
 
 
 class SimulatorNode(Node):
@@ -82,47 +83,42 @@ class SimulatorNode(Node):
         self._command = CarlaEgoVehicleControl(brake=1.0)
         self._goal: Pose | None = None
         self._route_due = False
+        self._real: RealVehicle | None = None
+        self._pace = Pace(s.world.fixed_delta_seconds)
+        self._meter: ObstacleMeter | None = None
         self._refused, self._timeouts = Throttle(), Throttle()
-        self._make_publishers()
-        self._make_subscriptions()
-        self._publish_constants()
-        period = 0.02 if self._lockstep else s.world.fixed_delta_seconds
+        self._topics = BridgeTopics(self, self._world, s.vehicle)
+        self._subscribe(PoseStamped, 'goal', self._on_goal)
+        if s.ego == 'external':
+            self._begin_real_vehicle()
+        else:
+            self._begin_dynamics()
+        self._topics.tell_constants()
+
+    def _subscribe(self, kind: type, name: str, callback, profile=qos.SENSOR) -> None:
+        self.create_subscription(kind, f'~/input/{name}', callback, profile)
+
+    def _begin_dynamics(self) -> None:
+        self._subscribe(CarlaEgoVehicleControl, 'vehicle_command',
+                        lambda message: self._on_command(message, manual=False))
+        self._subscribe(CarlaEgoVehicleControl, 'vehicle_command_manual',
+                        lambda message: self._on_command(message, manual=True))
+        self._subscribe(Bool, 'manual_override', self._on_override, qos.LATCHED)
+        self._subscribe(PoseMessage, 'set_transform', self._on_transform)
+        self._subscribe(PoseWithCovarianceStamped, 'initial_pose',
+                        lambda message: self._on_transform(message.pose.pose))
+        self._subscribe(Twist, 'set_target_velocity', self._on_velocity)
+        self._subscribe(CarlaControl, 'world_control', self._on_world_control)
+        period = 0.02 if self._lockstep else self.settings.world.fixed_delta_seconds
         self.create_timer(period, self._on_timer)
 
-    def _make_publishers(self) -> None:
-        def publisher(kind: type, name: str, profile=qos.SENSOR):
-            return self.create_publisher(kind, f'~/output/{name}', profile)
-
-        self._to_clock = publisher(Clock, 'clock')
-        self._to_status = publisher(CarlaStatus, 'status')
-        self._to_world_info = publisher(CarlaWorldInfo, 'world_info', qos.LATCHED)
-        self._to_vehicle_info = publisher(CarlaEgoVehicleInfo, 'vehicle_info', qos.LATCHED)
-        self._to_path = publisher(Path, 'path', qos.LATCHED)
-        self._to_odometry = publisher(Odometry, 'odometry')
-        self._to_speed = publisher(Float32, 'speedometer')
-        self._to_vehicle_status = publisher(CarlaEgoVehicleStatus, 'vehicle_status')
-        self._to_imu = publisher(Imu, 'imu')
-        self._to_collision = publisher(CarlaCollisionEvent, 'collision')
-        self._to_lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion')
-        self._to_markers = publisher(MarkerArray, 'markers')
-        self._to_camera_info = publisher(CameraInfo, 'camera_info')
-        self._to_image = publisher(Image, 'image')
-
-    def _make_subscriptions(self) -> None:
-        def subscribe(kind: type, name: str, callback, profile=qos.SENSOR):
-            self.create_subscription(kind, f'~/input/{name}', callback, profile)
-
-        subscribe(CarlaEgoVehicleControl, 'vehicle_command',
-                  lambda message: self._on_command(message, manual=False))
-        subscribe(CarlaEgoVehicleControl, 'vehicle_command_manual',
-                  lambda message: self._on_command(message, manual=True))
-        subscribe(Bool, 'manual_override', self._on_override, qos.LATCHED)
-        subscribe(PoseStamped, 'goal', self._on_goal)
-        subscribe(PoseMessage, 'set_transform', self._on_transform)
-        subscribe(PoseWithCovarianceStamped, 'initial_pose',
-                  lambda message: self._on_transform(message.pose.pose))
-        subscribe(Twist, 'set_target_velocity', self._on_velocity)
-        subscribe(CarlaControl, 'world_control', self._on_world_control)
+    def _begin_real_vehicle(self) -> None:
+        self._real = RealVehicle(self, self.settings.external, self._on_vehicle)
+        for kind, name in ((PoseMessage, 'set_transform'),
+                           (PoseWithCovarianceStamped, 'initial_pose'),
+                           (Twist, 'set_target_velocity'), (CarlaControl, 'world_control')):
+            self._subscribe(kind, name, lambda _, name=name: self.get_logger().warning(
+                f'{name} refused: a real vehicle is where it is (ego: external)'))
 
     # -- pace
 
@@ -176,14 +172,46 @@ class SimulatorNode(Node):
     def _tick(self) -> None:
         self._steps_allowed = max(0, self._steps_allowed - 1)
         if self._route_due:
-            self._route()
+            self._route(self._world.ego_pose)
         command = self._command
         snapshot = self._world.tick(VehicleCommand(
             throttle=command.throttle, steer=-command.steer, brake=command.brake,
             hand_brake=command.hand_brake, reverse=command.reverse))
         self._waiting = True  # before the image is out: its answer may be quick
         self._ticked_at = time.monotonic()
-        self._publish(snapshot)
+        self._topics.tell_tick(snapshot, self._lockstep, self._paused)
+        self._topics.tell_time(snapshot)
+        self._topics.tell(snapshot, self._command)
+
+    def _on_vehicle(self, vehicle: VehicleState) -> None:
+        """Show the world from where a real vehicle is, at the camera's pace."""
+        if not self._pace.is_due(vehicle.stamp_ns):
+            return
+        pose = Pose(vehicle.x, vehicle.y, vehicle.yaw)
+        if self._world.frame == 0:
+            self._world.teleport(pose)
+            if self.settings.route_length:
+                self._show_route(self._lane_ahead(pose))
+        if self._route_due:
+            if abs(vehicle.speed) < STANDING:
+                self._world.teleport(pose)  # others that it has hit would be in its way for ever
+            self._route(pose)
+        snapshot = self._world.follow(vehicle)
+        # No clock: the time is the vehicle's, which everybody has.
+        self._topics.tell_tick(snapshot, is_lockstep=False, is_paused=False)
+        self._topics.tell(snapshot, self._command)
+        self._watch(snapshot)
+
+    def _watch(self, snapshot: Snapshot) -> None:
+        """Ask for a stop where the vehicle has hit something or can hardly avoid to."""
+        assert self._real is not None
+        hit = snapshot.collision
+        self._real.ask_to_stop('hit', '' if hit is None else f'collision with actor '
+                               f'{hit.other_id}: {hit.magnitude:.0f} N s')
+        if self._meter is not None:
+            ahead = self._meter.measure(snapshot.ego, actors(snapshot, self._world.ego))
+            self._real.ask_to_stop('ahead', collision_reason(
+                snapshot.ego, ahead, self.settings.external.ground))
 
     # -- wishes
 
@@ -211,93 +239,31 @@ class SimulatorNode(Node):
             return
         self._route_due = True
 
-    def _route(self) -> None:
-        """Publish the shortest way from where the vehicle is to the goal."""
+    def _route(self, start: Pose) -> None:
+        """Publish the shortest way from a pose to the goal."""
         self._route_due = False
         assert self._goal is not None
-        ego = self._world.ego_pose
-        path = Path()
-        path.header = self._header('map')
         try:
-            route = self._router.plan(ego, self._goal)
+            points = self._router.plan(start, self._goal).points
         except RouteError as error:
             self.get_logger().warning(str(error))
-        else:
-            path.poses = [PoseStamped(header=path.header, pose=to_pose_message(Pose(x, y, yaw)))
-                          for x, y, yaw in route.points.tolist()]
-        self._to_path.publish(path)
+            points = np.empty((0, 3))
+        self._show_route(points)
 
-    # -- what goes out
+    def _lane_ahead(self, start: Pose) -> FloatArray:
+        points = self._world.road_map.lane_ahead(start, self.settings.route_length)
+        steps = np.diff(points, axis=0, append=2.0 * points[-1:] - points[-2:-1])
+        return np.column_stack([points, np.arctan2(steps[:, 1], steps[:, 0])])
 
-    def _header(self, frame: str) -> Header:
-        return Header(stamp=to_stamp(self._world.stamp_ns), frame_id=frame)
-
-    def _publish_constants(self) -> None:
-        road_map, about = self._world.road_map, self._world.vehicle_info()
-        self._to_world_info.publish(CarlaWorldInfo(
-            map_name=road_map.name, opendrive=road_map.opendrive))
-        info = CarlaEgoVehicleInfo(
-            id=EGO_ID, type=about.type, rolename=self.settings.vehicle, mass=about.mass,
-            drag_coefficient=about.drag_coefficient, use_gear_autobox=True)
-        info.wheels = [CarlaEgoVehicleInfoWheel(
-            tire_friction=wheel.tire_friction, max_steer_angle=wheel.max_steer_angle,
-            radius=wheel.radius, position=Vector3(x=wheel.x, y=wheel.y, z=wheel.radius))
-            for wheel in about.wheels]
-        self._to_vehicle_info.publish(info)
-
-    def _publish(self, snapshot: Snapshot) -> None:
-        """Tell of one tick in the bridge's order: status, clock, vehicle, events, camera."""
-        role = self.settings.vehicle
-        self._to_status.publish(CarlaStatus(
-            frame=snapshot.frame, fixed_delta_seconds=self.settings.world.fixed_delta_seconds,
-            synchronous_mode=self._lockstep,
-            synchronous_mode_running=self._lockstep and not self._paused))
-        self._to_clock.publish(Clock(clock=to_stamp(snapshot.stamp_ns)))
-        here, ego = self._header('map'), snapshot.ego
-        odometry = Odometry(header=here, child_frame_id=role)
-        odometry.pose.pose = to_pose_message(Pose(ego.x, ego.y, ego.yaw))
-        odometry.twist.twist.linear.x = ego.speed
-        odometry.twist.twist.linear.y = ego.lateral_speed
-        odometry.twist.twist.angular.z = ego.yaw_rate
-        self._to_odometry.publish(odometry)
-        # Before the image: whoever has that one can have these.
-        self._to_markers.publish(to_markers(here, actors(snapshot, self._world.ego), EGO_ID))
-        self._to_speed.publish(Float32(data=ego.speed))
-        status = CarlaEgoVehicleStatus(
-            header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),
-            orientation=to_quaternion(ego.yaw), control=self._command)
-        longitudinal, lateral = snapshot.acceleration
-        status.acceleration.linear.x, status.acceleration.linear.y = longitudinal, lateral
-        self._to_vehicle_status.publish(status)
-        imu = Imu(header=self._header(f'{role}/imu'), orientation=to_quaternion(ego.yaw))
-        measured = self._world.imu()
-        imu.angular_velocity = Vector3(**dict(zip('xyz', measured.angular_velocity, strict=True)))
-        imu.linear_acceleration = Vector3(
-            **dict(zip('xyz', measured.linear_acceleration, strict=True)))
-        self._to_imu.publish(imu)
-        if snapshot.collision is not None:
-            x, y = snapshot.collision.normal_impulse
-            self._to_collision.publish(CarlaCollisionEvent(
-                header=here, other_actor_id=snapshot.collision.other_id,
-                normal_impulse=Vector3(x=x, y=y)))
-        if snapshot.lane_invasion:
-            self._to_lane_invasion.publish(CarlaLaneInvasionEvent(
-                header=here, crossed_lane_markings=list(snapshot.lane_invasion)))
-        if snapshot.image is not None:
-            self._publish_image(snapshot)
-
-    def _publish_image(self, snapshot: Snapshot) -> None:
-        header = self._header(f'{self.settings.vehicle}/rgb_front')
-        height, width = snapshot.image.shape[:2]
-        fx, fy, cx, cy = self._world.camera.intrinsics()
-        self._to_camera_info.publish(CameraInfo(
-            header=header, height=height, width=width, distortion_model='plumb_bob',
-            d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
-            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-            p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]))
-        self._to_image.publish(Image(
-            header=header, height=height, width=width, encoding='bgra8', is_bigendian=0,
-            step=4 * width, data=to_bytes(snapshot.image)))
+    def _show_route(self, points: FloatArray) -> None:
+        self._topics.tell_path(points)
+        if self._real is None or len(points) < 2:
+            return
+        self._meter = ObstacleMeter(ObstacleSettings(measured=True), points[:, :2])
+        length, safe = arc_lengths(points)[-1], self._real.on_ground(points)
+        self.get_logger().log(
+            f'a route of {length:.0f} m, of which {safe:.0f} m lie on the ground',
+            LoggingSeverity.INFO if safe >= length else LoggingSeverity.WARN)
 
     def close(self) -> None:
         """Nothing to finish."""

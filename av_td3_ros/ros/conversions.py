@@ -71,6 +71,17 @@ def from_camera_info(message: CameraInfo, rectified: bool = False) -> Calibratio
         Region(roi.x_offset, roi.y_offset, roi.width, roi.height), rectified)
 
 
+def to_odometry(vehicle: VehicleState, frame: str, child_frame: str) -> Odometry:
+    """Return where a vehicle is and how it moves as a message with its stamp."""
+    message = Odometry(child_frame_id=child_frame)
+    message.header.frame_id, message.header.stamp = frame, to_stamp(vehicle.stamp_ns)
+    message.pose.pose = to_pose_message(Pose(vehicle.x, vehicle.y, vehicle.yaw))
+    message.twist.twist.linear.x = vehicle.speed
+    message.twist.twist.linear.y = vehicle.lateral_speed
+    message.twist.twist.angular.z = vehicle.yaw_rate
+    return message
+
+
 def from_odometry(message: Odometry) -> VehicleState:
     """
     Return an odometry message (twist in the body frame) as the vehicle's state.

@@ -12,6 +12,9 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
 SENSOR = _reliable(10)  # what the CARLA bridge publishes and subscribes with
 STEP = _reliable(10)  # observation, action, command: each one answered before the next
 LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, also for late comers
+# Best effort, which a real vehicle may send with, and which no reliable subscription hears.
+VEHICLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
+                     reliability=ReliabilityPolicy.BEST_EFFORT)
 EVENT = _reliable(100)  # collisions, episode summaries: few, none may be missed
 TRANSITION = _reliable(2000)  # a learner that stalls for seconds loses none
 STATUS = LATCHED

@@ -156,13 +156,19 @@ class EgoVehicle:
         self.set_velocity(0.0)
         self.acceleration = (ahead, aside)
 
-    def place(self, pose: Pose, speed: float, lateral_speed: float = 0.0,
-              yaw_rate: float = 0.0) -> None:
-        """Take over the motion of a body that moves by itself (m, rad, m/s, rad/s)."""
+    def place(self, pose: Pose, speed: float, lateral_speed: float, yaw_rate: float, dt: float
+              ) -> None:
+        """
+        Take over the motion of a body that moves by itself (m, rad, m/s, rad/s), `dt` s on.
+
+        `acceleration` is then the mean one, from the velocity before.
+        """
+        before = self.world_velocity()
         self.x, self.y, self.yaw = pose.x, pose.y, wrap_angle(pose.yaw)
         self._velocity = math.copysign(math.hypot(speed, lateral_speed), speed)
         self._slip = math.atan(lateral_speed / speed) if speed else 0.0
         self.yaw_rate = yaw_rate
+        self._note_acceleration(before, dt)
 
     @property
     def pose(self) -> Pose:
@@ -213,6 +219,9 @@ class EgoVehicle:
         count = math.ceil(dt / LONGEST_SUBSTEP - 1e-9)
         for _ in range(count):
             self._substep(command, dt / count)
+        self._note_acceleration(before, dt)
+
+    def _note_acceleration(self, before: tuple[float, float], dt: float) -> None:
         after = self.world_velocity()
         east, north = (after[0] - before[0]) / dt, (after[1] - before[1]) / dt
         cosine, sine = math.cos(self.yaw), math.sin(self.yaw)

@@ -32,6 +32,7 @@ STATIC_ID = 0  # what is no vehicle, in Collision.other_id
 CONTACT_REACH = 30.0  # m; roadside boxes farther off are not looked at
 SAME_PLACE = 1e-3  # m and rad within which two starts are the same one
 CLEAR_OF_EGO = 15.0  # m round the ego vehicle in which no traffic appears
+LONGEST_GAP = 0.5  # s of silence about a real vehicle that traffic makes up for
 MASS_OF_VOLUME = 110.0  # kg/m^3, of traffic vehicles
 
 
@@ -99,9 +100,10 @@ class Snapshot:
 
 class World:
     """
-    Simulate one ego vehicle on one map; nothing moves but in `tick`.
+    Simulate one ego vehicle on one map; nothing moves but in `tick` and `follow`.
 
-    The same settings, seed and calls give the same snapshots, images included.
+    The same settings, seed and calls give the same snapshots, images included. `stamp_ns` is the
+    simulated time, or that of the real vehicle that is followed.
     """
 
     def __init__(self, settings: WorldSettings | None = None, seed: int = 0) -> None:
@@ -134,13 +136,9 @@ class World:
         self._step_ns = round(self.settings.fixed_delta_seconds * 1e9)
         self._dt = self._step_ns * 1e-9
         self.frame = 0
+        self.stamp_ns = 0
         self.appearance = Appearance()
         self.teleport(self.spawn_points[self.settings.spawn_point])
-
-    @property
-    def stamp_ns(self) -> int:
-        """Return the simulated time in ns."""
-        return self.frame * self._step_ns
 
     @property
     def vehicle_state(self) -> VehicleState:
@@ -182,29 +180,46 @@ class World:
         """Set the ego vehicle's longitudinal speed in m/s; it neither slides nor turns then."""
         self.ego.set_velocity(speed)
 
-    def tick(self, command: VehicleCommand, render: bool = True,
-             ego: VehicleState | None = None) -> Snapshot:
-        """
-        Move everything on by one step.
-
-        With `ego`, the state of a body that moves by itself, the command and the dynamics are left
-        out: camera, traffic and contacts follow that body.
-        """
+    def tick(self, command: VehicleCommand, render: bool = True) -> Snapshot:
+        """Move everything on by one step, the ego vehicle as `command` says."""
         before = self.ego.pose
-        if ego is None:
-            self.ego.step(command, self._dt)
-        else:
-            self.ego.place(Pose(ego.x, ego.y, ego.yaw), ego.speed, ego.lateral_speed,
-                           ego.yaw_rate)
-        self.traffic.step(self._dt, (self.ego.x, self.ego.y, self.ego.yaw, self.ego.speed,
-                                     self.ego.length))
-        vehicles = tuple(self.traffic.vehicles)
-        self.frame += 1
+        self.ego.step(command, self._dt)
+        vehicles = self._move_traffic(self._dt)
+        self.stamp_ns += self._step_ns
         collision = self._collide(vehicles)
-        if collision is not None and ego is None:
+        if collision is not None:
             # Inelastic: the car ends where it was before it would have gone into the other.
             self.ego.x, self.ego.y, self.ego.yaw = before.x, before.y, before.yaw
             self.ego.stop(self._dt)
+        return self._snapshot(vehicles, collision, render)
+
+    def follow(self, vehicle: VehicleState, render: bool = True) -> Snapshot:
+        """
+        Move everything on to the time of `vehicle`, a real one that moves by itself.
+
+        Camera, traffic and contacts follow it; nothing here moves it. Over more than half a second
+        traffic moves half a second. Raises ValueError where time does not go forward.
+        """
+        dt = (vehicle.stamp_ns - self.stamp_ns) * 1e-9
+        if dt <= 0.0:
+            raise ValueError(f'World.follow: {-dt:.3f} s before the step before; leave out what '
+                             'comes late')
+        dt = min(dt, LONGEST_GAP)
+        self.ego.place(Pose(vehicle.x, vehicle.y, vehicle.yaw), vehicle.speed,
+                       vehicle.lateral_speed, vehicle.yaw_rate, dt)
+        vehicles = self._move_traffic(dt)
+        self.stamp_ns = vehicle.stamp_ns
+        return self._snapshot(vehicles, self._collide(vehicles), render)
+
+    def _move_traffic(self, dt: float) -> tuple[TrafficVehicle, ...]:
+        ego = self.ego
+        for _ in range(steps := math.ceil(dt / self._dt - 1e-6)):
+            self.traffic.step(dt / steps, (ego.x, ego.y, ego.yaw, ego.speed, ego.length))
+        return tuple(self.traffic.vehicles)
+
+    def _snapshot(self, vehicles: tuple[TrafficVehicle, ...], collision: Collision | None,
+                  render: bool) -> Snapshot:
+        self.frame += 1
         crossed = self._lines.move(self.ego.pose, self.ego.length, self.ego.width)
         image = self.render(vehicles) if render else None
         return Snapshot(self.frame, self.stamp_ns, self.vehicle_state, self.ego.acceleration,

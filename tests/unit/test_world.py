@@ -1,6 +1,7 @@
 """One step of everything: contacts, lines, episodes, seeds, and errors at the start."""
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def world(name: str = 'loop', count: int = 0, seed: int = 0, look: str = 'clean'
 
 
 def body(here: World, pose: Pose, speed: float = 0.0) -> Snapshot:
-    """Tick with the ego vehicle moved from outside."""
-    return here.tick(COAST, False, VehicleState(here.stamp_ns, pose.x, pose.y, pose.yaw, speed))
+    """Go on by 0.05 s with the ego vehicle moved from outside."""
+    return here.follow(VehicleState(here.stamp_ns + 50_000_000, pose.x, pose.y, pose.yaw, speed),
+                       False)
 
 
 @pytest.mark.parametrize('name', ['loop', 'winding', 'town'])
@@ -223,13 +225,39 @@ def test_driving_along_on_a_line_of_many_pieces_is_one_crossing() -> None:
 def test_a_moved_body_is_followed_by_camera_and_state() -> None:
     here = world(roadside_distance=0.0)
     target = here.spawn_points[10]
-    state = VehicleState(0, target.x, target.y, target.yaw, 6.0, 0.3, 0.1)
-    seen = here.tick(GAS, ego=state)
+    state = VehicleState(40_000_000, target.x, target.y, target.yaw, 6.0, 0.3, 0.1)
+    seen = here.follow(state)
+    assert (seen.stamp_ns, seen.ego.stamp_ns, seen.frame) == (40_000_000, 40_000_000, 1)
     assert (seen.ego.x, seen.ego.y, seen.ego.yaw_rate) == (target.x, target.y, 0.1)
     assert (seen.ego.speed, seen.ego.lateral_speed) == pytest.approx((6.0, 0.3))
     there = world(roadside_distance=0.0)
     there.teleport(target)
     assert np.array_equal(seen.image, there.render())
+
+
+def test_traffic_moves_for_the_time_that_a_real_vehicle_took() -> None:
+    here, there = world('winding', count=20, roadside_distance=0.0), world(
+        'winding', count=20, roadside_distance=0.0)
+    parked = here.ego_pose
+    for _ in range(4):
+        body(here, parked)
+    standing = VehicleState(200_000_000, parked.x, parked.y, parked.yaw, 0.0)
+    at_once = there.follow(standing, False).vehicles
+    assert np.allclose([one[1:4] for one in at_once], [one[1:4] for one in here.traffic.vehicles])
+    before = [(one.x, one.y) for one in there.traffic.vehicles]
+    late = dataclasses.replace(standing, stamp_ns=60_000_000_000)
+    assert max(math.dist((one.x, one.y), place) for one, place in zip(
+        there.follow(late, False).vehicles, before, strict=True)) < 10.0
+    with pytest.raises(ValueError, match='before the step before'):
+        there.follow(late)
+
+
+def test_the_acceleration_of_a_followed_vehicle_is_that_of_its_velocities() -> None:
+    here = world(roadside_distance=0.0)
+    pose = here.ego_pose
+    body(here, pose, 4.0)
+    braking = body(here, pose, 3.8)
+    assert braking.acceleration == pytest.approx((-4.0, 0.0), abs=1e-6)
 
 
 def test_imu_measures_gravity_and_turning() -> None:

@@ -1,0 +1,206 @@
+"""`av-td3 align`: find where a proving ground lies on a map, from a drive along a lane."""
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from av_td3_ros.cli.session import Interrupt, take_domain
+from av_td3_ros.driving.alignment import Fit, fit_to_lane
+from av_td3_ros.driving.geometry import FloatArray, Pose, arc_lengths, to_vehicle_frame
+from av_td3_ros.driving.ground import GroundSettings, length_on_ground
+from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.paths import map_file
+
+SPACING = 0.5    # m between two poses that are kept of a drive
+ROOM = 10.0      # m of lane beyond the length of the drive
+FARTHEST = 2000.0  # m of lane that are looked at for what lies on the ground
+POOR = 0.5       # m of residual from which on the drive and the lane are hardly the same
+COLUMNS = ('x', 'y', 'yaw')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--map', required=True, metavar='MAP',
+                        help='a map of config/maps by its name, or the path of an .xodr file')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--poses', type=Path, metavar='FILE',
+                        help='driven poses: .csv with the columns x, y, yaw (m, rad), or .json '
+                             'with a list of [x, y, yaw]; one pose is enough')
+    source.add_argument('--topic', metavar='TOPIC',
+                        help='record the drive from this nav_msgs/Odometry, such as '
+                             '/vehicle/odometry, until Ctrl-C or --seconds')
+    parser.add_argument('--seconds', type=float, default=60.0, metavar='S',
+                        help='longest recording (default %(default)s)')
+    parser.add_argument('--spawn-point', type=int, default=0, metavar='N',
+                        help='number of the place on the map at which the drive begins '
+                             '(default %(default)s)')
+    parser.add_argument('--start', type=float, nargs=3, metavar=('X', 'Y', 'DEGREES'),
+                        help='begin at the lane nearest to this pose of the map instead')
+    parser.add_argument('--centre-ahead', type=float, default=0.0, metavar='M',
+                        help='m from the point that the odometry tells of to the middle of the '
+                             'body (default %(default)s)')
+    parser.add_argument('--ground', type=float, nargs=5,
+                        metavar=('X', 'Y', 'DEGREES', 'LENGTH', 'WIDTH'),
+                        help='middle, direction and size of the drivable rectangle in the ground '
+                             'frame: written too, and how much of the lane lies on it is told')
+    parser.add_argument('--out', type=Path, metavar='FILE',
+                        help='parameter file to write, for params_file of the launch files')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read or record, fit, print, write; return 0."""
+    if options.out is not None and options.out.exists():
+        raise ValueError(f'--out {options.out} exists already: remove it or choose another name')
+    road_map = RoadMap.from_file(map_file(options.map))
+    start = _start(road_map, options.spawn_point, options.start)
+    poses = read_poses(options.poses) if options.poses else record(options.topic, options.seconds)
+    poses = thinned(poses)
+    poses[:, :2] += options.centre_ahead * np.column_stack([np.cos(poses[:, 2]),
+                                                            np.sin(poses[:, 2])])
+    driven = float(arc_lengths(poses)[-1])
+    fit = fit_to_lane(poses, road_map.lane_ahead(start, driven + ROOM, SPACING))
+    ground = None if options.ground is None else _ground(options.ground)
+    _print(fit, len(poses), driven, start)
+    if ground is not None:
+        lane = road_map.lane_ahead(start, FARTHEST)
+        on_ground = length_on_ground(to_vehicle_frame(lane, fit.origin), ground)
+        print(f'on the ground  {on_ground:.0f} m of the lane from its start on')
+    if options.out is not None:
+        write_parameters(options.out, options.map, fit.origin, options.centre_ahead, ground)
+        print(f'written        {options.out}')
+    return 0
+
+
+def read_poses(file: Path) -> FloatArray:
+    """Return (N, 3) x, y, yaw of a .csv or .json file; raise ValueError naming file and fault."""
+    try:
+        text = file.read_text(encoding='utf-8')
+        rows: Iterable[Any] = (json.loads(text) if file.suffix == '.json'
+                               else _csv_rows(text.splitlines()))
+        poses = np.array([[float(row[key]) for key in (
+            COLUMNS if isinstance(row, dict) else range(3))] for row in rows], np.float64)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} holds no poses ({error!r}): give x, y, yaw in m and rad, as '
+                         'columns of a .csv or a list of lists in a .json') from error
+    if not len(poses) or not np.isfinite(poses).all():
+        raise ValueError(f'{file}: {len(poses)} poses, or some that are not finite')
+    return poses
+
+
+def record(topic: str, seconds: float) -> FloatArray:
+    """Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`."""
+    import rclpy
+    from nav_msgs.msg import Odometry
+    from rclpy.signals import SignalHandlerOptions
+
+    from av_td3_ros.ros import qos
+    from av_td3_ros.ros.conversions import from_odometry
+
+    take_domain(simulated=False)
+    poses: list[tuple[float, float, float]] = []
+
+    def hear(message: Odometry) -> None:
+        try:
+            vehicle = from_odometry(message)
+        except ValueError as error:
+            print(f'left out: {error}')
+            return
+        poses.append((vehicle.x, vehicle.y, vehicle.yaw))
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('align')
+    node.create_subscription(Odometry, topic, hear, qos.VEHICLE)
+    print(f'recording {topic}: drive along the lane; Ctrl-C ends it', flush=True)
+    try:
+        with Interrupt() as interrupt:
+            _spin(node, rclpy.spin_once, seconds, interrupt.check)
+    except KeyboardInterrupt:
+        pass  # the way in which a recording ends
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if not poses:
+        raise ValueError(f'--topic {topic}: no odometry came; `ros2 topic list` shows what there '
+                         'is, ROS_DOMAIN_ID must be that of the vehicle')
+    return np.array(poses, np.float64)
+
+
+def thinned(poses: FloatArray) -> FloatArray:
+    """Return the poses at least 0.5 m apart: standing still must not count for more."""
+    kept = [poses[0]]
+    for pose in poses[1:]:
+        if math.hypot(*(pose[:2] - kept[-1][:2])) >= SPACING:
+            kept.append(pose)
+    return np.array(kept)
+
+
+def write_parameters(file: Path, map_name: str, origin: Pose, centre_ahead: float,
+                     ground: GroundSettings | None) -> None:
+    """Write what was found as a ROS parameter file."""
+    def external() -> dict[str, Any]:
+        found: dict[str, Any] = {
+            'centre_ahead': centre_ahead,
+            'start': {'x': origin.x, 'y': origin.y, 'yaw': origin.yaw}}
+        if ground is not None:
+            found['ground'] = {key: getattr(ground, key)
+                               for key in ('x', 'y', 'yaw', 'length', 'width')}
+        return found
+
+    sections: dict[str, Any] = {
+        '/**/simulator_node': {'ros__parameters': {'world': {'map': map_name},
+                                                   'external': external()}},
+        '/**/mirror_node': {'ros__parameters': {'external': external()}}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('# Where the ground of a real vehicle lies on the map, by av-td3 align.\n'
+                    + yaml.safe_dump(sections, sort_keys=False), encoding='utf-8')
+
+
+def _spin(node: Any, spin_once: Callable[..., None], seconds: float,
+          check: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        spin_once(node, timeout_sec=0.1)
+        check()
+
+
+def _csv_rows(lines: list[str]) -> list[Any]:
+    has_names = any(one.strip() in COLUMNS for one in lines[0].split(',')) if lines else False
+    return list(csv.DictReader(lines, skipinitialspace=True) if has_names else csv.reader(lines))
+
+
+def _start(road_map: RoadMap, spawn_point: int, given: list[float] | None) -> Pose:
+    if given is not None:
+        lane, at = road_map.locate(Pose(given[0], given[1], math.radians(given[2])))
+        return road_map.lanes[lane].pose_at(at)
+    places = road_map.spawn_points()
+    if not 0 <= spawn_point < len(places):
+        raise ValueError(f'--spawn-point {spawn_point}: map {road_map.name!r} has '
+                         f'{len(places)}, from 0 on')
+    return places[spawn_point]
+
+
+def _ground(given: list[float]) -> GroundSettings:
+    x, y, degrees, length, width = given
+    if not (length > 0.0 and width > 0.0):
+        raise ValueError(f'--ground: {length} x {width} m is no rectangle')
+    return GroundSettings(x=x, y=y, yaw=math.radians(degrees), length=length, width=width)
+
+
+def _print(fit: Fit, count: int, driven: float, start: Pose) -> None:
+    worst = float(np.abs(fit.residuals).max())
+    print(f'drive          {count} poses, {driven:.1f} m, from the lane at {start}')
+    print(f'ground         x {fit.origin.x:.3f} m, y {fit.origin.y:.3f} m, yaw '
+          f'{fit.origin.yaw:.5f} rad on the map')
+    print(f'residuals      rms {fit.rms:.3f} m, largest {worst:.3f} m, first heading '
+          f'{math.degrees(fit.start_yaw):+.1f} deg')
+    if worst > POOR:
+        print('               that is much: does the drive follow this lane from this start?')
