@@ -88,37 +88,41 @@ class SimulatorNode(Node):
         self._meter: ObstacleMeter | None = None
         self._refused, self._timeouts = Throttle(), Throttle()
         self._topics = BridgeTopics(self, self._world, s.vehicle)
-        self._subscribe(PoseStamped, 'goal', self._on_goal)
+        self.create_subscription(PoseStamped, '~/input/goal', self._on_goal, qos.SENSOR)
         if s.ego == 'external':
             self._begin_real_vehicle()
         else:
             self._begin_dynamics()
         self._topics.tell_constants()
 
-    def _subscribe(self, kind: type, name: str, callback, profile=qos.SENSOR) -> None:
-        self.create_subscription(kind, f'~/input/{name}', callback, profile)
-
     def _begin_dynamics(self) -> None:
-        self._subscribe(CarlaEgoVehicleControl, 'vehicle_command',
-                        lambda message: self._on_command(message, manual=False))
-        self._subscribe(CarlaEgoVehicleControl, 'vehicle_command_manual',
-                        lambda message: self._on_command(message, manual=True))
-        self._subscribe(Bool, 'manual_override', self._on_override, qos.LATCHED)
-        self._subscribe(PoseMessage, 'set_transform', self._on_transform)
-        self._subscribe(PoseWithCovarianceStamped, 'initial_pose',
-                        lambda message: self._on_transform(message.pose.pose))
-        self._subscribe(Twist, 'set_target_velocity', self._on_velocity)
-        self._subscribe(CarlaControl, 'world_control', self._on_world_control)
+        def subscribe(kind: type, name: str, callback, profile=qos.SENSOR):
+            self.create_subscription(kind, f'~/input/{name}', callback, profile)
+
+        subscribe(CarlaEgoVehicleControl, 'vehicle_command',
+                  lambda message: self._on_command(message, manual=False))
+        subscribe(CarlaEgoVehicleControl, 'vehicle_command_manual',
+                  lambda message: self._on_command(message, manual=True))
+        subscribe(Bool, 'manual_override', self._on_override, qos.LATCHED)
+        subscribe(PoseMessage, 'set_transform', self._on_transform)
+        subscribe(PoseWithCovarianceStamped, 'initial_pose',
+                  lambda message: self._on_transform(message.pose.pose))
+        subscribe(Twist, 'set_target_velocity', self._on_velocity)
+        subscribe(CarlaControl, 'world_control', self._on_world_control)
         period = 0.02 if self._lockstep else self.settings.world.fixed_delta_seconds
         self.create_timer(period, self._on_timer)
 
     def _begin_real_vehicle(self) -> None:
+        def refuse(kind: type, name: str):
+            self.create_subscription(
+                kind, f'~/input/{name}', lambda _: self.get_logger().warning(
+                    f'{name} refused: a real vehicle is where it is (ego: external)'), qos.SENSOR)
+
         self._real = RealVehicle(self, self.settings.external, self._on_vehicle)
-        for kind, name in ((PoseMessage, 'set_transform'),
-                           (PoseWithCovarianceStamped, 'initial_pose'),
-                           (Twist, 'set_target_velocity'), (CarlaControl, 'world_control')):
-            self._subscribe(kind, name, lambda _, name=name: self.get_logger().warning(
-                f'{name} refused: a real vehicle is where it is (ego: external)'))
+        refuse(PoseMessage, 'set_transform')
+        refuse(PoseWithCovarianceStamped, 'initial_pose')
+        refuse(Twist, 'set_target_velocity')
+        refuse(CarlaControl, 'world_control')
 
     # -- pace
 
