@@ -21,7 +21,14 @@ from av_td3_ros.cli.evaluation import (
 from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
 from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.node_evaluation import Evaluation
-from av_td3_ros.cli.policies import BASELINES, PRETRAINED, check_fit, find_policy, trained_with
+from av_td3_ros.cli.policies import (
+    BASELINES,
+    PRETRAINED,
+    camera_warnings,
+    check_fit,
+    find_policy,
+    trained_with,
+)
 from av_td3_ros.cli.progress import evaluation_table
 from av_td3_ros.cli.run_folder import check_output, new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
@@ -139,6 +146,8 @@ def prepared(options: argparse.Namespace, simulated: bool) -> tuple[Candidate, C
         check_fit(policy, from_mapping(EnvironmentSettings, from_ros(changes['environment_node']),
                                        'environment_node'))
     config = Config(changes)
+    for sentence in camera_warnings(policy, config, simulated) if policy is not None else ():
+        print(f"not the camera of {options.policy}'s training: {sentence}", file=sys.stderr)
     for name in maps_of(options) if simulated else ():
         _check_map(configured(config, candidate, name, options.seed), options.episodes)
     return candidate, config

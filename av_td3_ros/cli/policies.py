@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from av_td3_ros.cli.config import Config
+from av_td3_ros.driving.camera_check import compare_cameras, recorded_camera
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.paths import pretrained_policy
 from av_td3_ros.ros.parameters import to_ros
@@ -48,6 +49,7 @@ def trained_with(policy: Policy) -> dict[str, dict[str, Any]]:
     """
     Return {node: {key: value}} of the settings that a policy was trained with and depends on.
 
+    The camera of the embedded simulator is also the view to turn another camera's images to.
     They come with an exported policy and from the run folder of a checkpoint; of a checkpoint
     alone the network is known and nothing else. Raises ValueError for a broken config.yaml.
     """
@@ -57,8 +59,25 @@ def trained_with(policy: Policy) -> dict[str, dict[str, Any]]:
         values = Config.read(config).values()
         settings = {node: {key: value for key, value in values[node].items()
                            if key.startswith(keys)} for node, keys in TRAINED_WITH.items()}
+    camera = recorded_camera(settings)
+    if camera is not None:
+        settings.setdefault('environment_node', {}).update(
+            {f'camera.training.{key}': value for key, value in to_ros(camera).items()})
     network = {f'network.{key}': value for key, value in to_ros(policy.network).items()}
     return settings | {node: dict(network) for node in NODES_WITH_NETWORK}
+
+
+def camera_warnings(policy: Policy, config: Config, simulated: bool) -> list[str]:
+    """
+    Return in which ways a session's camera is not the one that a policy was trained with.
+
+    Of a camera that is not simulated only the view that images are turned to is known here.
+    """
+    recorded = recorded_camera(trained_with(policy))
+    view = config.settings['environment_node'].camera
+    actual = view.training if view.calibrate else (
+        recorded_camera(config.values()) if simulated else None)
+    return compare_cameras(recorded, actual) if recorded and actual else []
 
 
 def training_command(policy: Policy) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -122,12 +123,25 @@ def test_of_a_run_the_best_checkpoint_drives_with_what_it_was_trained_with(run: 
     assert trained['environment_node']['frame.size'] == 36
     assert trained['control_node']['command.speed_limit'] == 8.0
     assert trained['simulator_node']['world.camera.width'] == 96
+    # Another camera's images are turned to the view of that one.
+    assert trained['environment_node']['camera.training.width'] == 96
+    assert trained['environment_node']['camera.training.fov'] == pytest.approx(math.pi / 2)
     assert trained['policy_node']['network.features'] == 8
     assert not any(key.startswith('world.traffic') for key in trained['simulator_node'])
     assert training_command(best) == 'av-td3 train -x'
     assert find_policy(str(run / 'checkpoints' / 'latest')).version == 2
     (run / 'checkpoints' / 'best').unlink()
     assert find_policy(str(run)).version == 2
+
+
+def test_a_camera_unlike_that_of_the_training_is_told_by_how_much(
+        av_td3: Callable[..., Any], run: Path) -> None:
+    _, _, said = av_td3(*small('evaluate', '--policy', run, '--episodes', 1, '--in-process',
+                               '--config', 'world.camera.z=2.0'))
+    assert 'training: the height z = 2.00 m is 0.40 m above the recorded 1.60 m' in said
+    assert said.count('not the camera') == 1
+    _, _, said = av_td3(*small('evaluate', '--policy', run, '--episodes', 1, '--in-process'))
+    assert 'not the camera' not in said
 
 
 def test_an_exported_policy_drives_as_its_run(av_td3: Callable[..., Any], run: Path,
