@@ -16,19 +16,21 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.graph import NodeSpec, session_nodes
+from av_td3_ros.ros.graph import NodeSpec, session_nodes, viewing_nodes
 from av_td3_ros.ros.runtime import leave, make_executor, spin
 
 T = TypeVar('T')
 VEHICLE = 'ego_vehicle'
 TIMEOUT = 60.0  # s of wall time; the machine may be busy with other things
 SPECS: dict[str, NodeSpec] = {
-    spec.name: spec for spec in session_nodes('embedded', VEHICLE, learning=True)}
+    spec.name: spec for spec in [*session_nodes('embedded', VEHICLE, learning=True),
+                                 *viewing_nodes('embedded', VEHICLE)]}
 UNSHARED = {'/rosout', '/parameter_events'}
 CLASSES = {'simulator_node': 'SimulatorNode', 'environment_node': 'EnvironmentNode',
            'policy_node': 'PolicyNode', 'control_node': 'ControlNode',
            'recorder_node': 'RecorderNode', 'learner_node': 'LearnerNode',
-           'mirror_node': 'MirrorNode', 'stand_in_vehicle_node': 'StandInVehicleNode'}
+           'mirror_node': 'MirrorNode', 'stand_in_vehicle_node': 'StandInVehicleNode',
+           'inspection_node': 'InspectionNode'}
 
 
 def await_that(condition: Callable[[], T], what: str, timeout: float = TIMEOUT) -> T:

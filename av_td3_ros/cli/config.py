@@ -12,6 +12,7 @@ import yaml
 
 from av_td3_ros.nodes.control_node import ControlSettings
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
+from av_td3_ros.nodes.inspection_node import InspectionSettings
 from av_td3_ros.nodes.mirror_node import MirrorSettings
 from av_td3_ros.nodes.policy_node import PolicySettings
 from av_td3_ros.nodes.recorder_node import RecorderSettings
@@ -33,6 +34,7 @@ SETTINGS: dict[str, type[Any]] = {
     'learner_node': LearnerSettings,
     'mirror_node': MirrorSettings,
     'stand_in_vehicle_node': StandInVehicleSettings,
+    'inspection_node': InspectionSettings,
 }
 Values = dict[str, Any]
 

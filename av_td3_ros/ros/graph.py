@@ -13,6 +13,7 @@ from av_td3_ros.paths import config_directory
 
 VEHICLE_SIDE = ('environment_node', 'policy_node', 'control_node')
 RECORDER, LEARNER, SIMULATOR = 'recorder_node', 'learner_node', 'simulator_node'
+INSPECTION = 'inspection_node'
 _LISTS = ('nodes', 'record')  # keys of a profile that are no node: nodes it adds, topics for a bag
 
 
@@ -92,6 +93,11 @@ def vehicle_nodes(profile: str, vehicle: str, recording: bool, world: str = '') 
 def has_simulator(profile: str) -> bool:
     """Return whether a session of this profile brings its own simulator."""
     return SIMULATOR in _profile(profile).get('nodes', ())
+
+
+def viewing_nodes(profile: str, vehicle: str, world: str = '') -> list[NodeSpec]:
+    """Return the nodes that only look at a vehicle; raises and takes `world` as `vehicle_nodes`."""
+    return _specs(profile, [INSPECTION], vehicle, world)
 
 
 def profile_parameters(profile: str) -> dict[str, dict[str, Any]]:

@@ -22,3 +22,6 @@ STATUS = LATCHED
 CAMERA_INFO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                          durability=DurabilityPolicy.VOLATILE,
                          reliability=ReliabilityPolicy.BEST_EFFORT)
+WATCH = CAMERA_INFO  # who only looks on slows nobody down
+VIEW = _reliable(1)  # pictures and markers: the newest, for any viewer
+TF = _reliable(100)
