@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from av_td3_ros.driving.camera_view import ViewSettings, orientation
 from av_td3_ros.driving.geometry import FloatArray
 from av_td3_ros.driving.prediction import PredictionSettings, edges, predicted_path
 from av_td3_ros.driving.state import (
@@ -18,7 +19,6 @@ from av_td3_ros.driving.state import (
     SPEED_SCALE,
     WAYPOINT_SCALE,
 )
-from av_td3_ros.settings import setting
 
 Image = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -39,26 +39,8 @@ GREEN, RED, BLUE, AMBER, VIOLET, SKY = ((128, 190, 40), (72, 80, 235), (235, 150
                                         (40, 165, 245), (200, 120, 205), (235, 200, 95))
 SOURCES: dict[str, Colour] = {
     'policy': SKY, 'human': AMBER, 'watchdog': RED, 'emergency stop': RED, 'repeated': VIOLET,
-    'stop': RED}
+    'stopped': RED}
 NOBODY: Colour = (130, 130, 130)
-
-
-@dataclasses.dataclass(frozen=True)
-class ViewSettings:
-    """Say how the policy's frame was taken: the camera's view, and where on the vehicle it is."""
-
-    fov: float = setting(90.0, 'horizontal field of view, degrees', minimum=10.0, maximum=150.0)
-    aspect: float = setting(4.0 / 3.0, "width over height of the camera's image, from which the "
-                            'square frame was made', minimum=0.2, maximum=5.0)
-    x: float = setting(0.8, "camera ahead of the vehicle's middle, m", minimum=-10.0,
-                       maximum=10.0)
-    y: float = setting(0.0, "camera to the left of the vehicle's middle, m", minimum=-5.0,
-                       maximum=5.0)
-    z: float = setting(1.6, 'camera above the ground, m', minimum=0.2, maximum=50.0)
-    pitch: float = setting(8.0, 'pitch of the camera, + = down, degrees', minimum=-60.0,
-                           maximum=85.0)
-    yaw: float = setting(0.0, 'yaw of the camera, + = left, degrees', minimum=-180.0,
-                         maximum=180.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,16 +106,17 @@ class Moment:
 
 
 class Annotator:
-    """Draw moments, uint8 (height, width, 3) BGR; the height follows from the camera's aspect."""
+    """Draw moments, uint8 (height, width, 3) BGR; `view` gives the frame its shape."""
 
     def __init__(self, view: ViewSettings, prediction: PredictionSettings, width: int = 640
                  ) -> None:
         self._view, self._prediction = view, prediction
         self._scale = width / UNIT
         self.width = width
-        self._frame_height = max(round(width / view.aspect), 16)
+        self._frame_height = max(round(width * view.height / view.width), 16)
         self.height = self._frame_height + self._px(DASHBOARD)
-        self._focal = 0.5 * width / math.tan(math.radians(view.fov) / 2)
+        self._focal = 0.5 * width / math.tan(0.5 * view.fov)
+        self._axes = orientation(view)
 
     def draw(self, moment: Moment) -> Image:
         """Return the picture of one moment."""
@@ -155,16 +138,13 @@ class Annotator:
     def project(self, points: FloatArray) -> FloatArray:
         """Return pixels (M, 2) of points on the ground (N, 2) m that are ahead of the camera."""
         view = self._view
-        pitch, yaw = math.radians(view.pitch), math.radians(view.yaw)
-        x, y = points[:, 0] - view.x, points[:, 1] - view.y
-        ahead = x * math.cos(yaw) + y * math.sin(yaw)
-        right = x * math.sin(yaw) - y * math.cos(yaw)
-        depth = ahead * math.cos(pitch) + view.z * math.sin(pitch)
-        down = -ahead * math.sin(pitch) + view.z * math.cos(pitch)
+        from_camera = np.column_stack([points, np.zeros(len(points))]) - (view.x, view.y, view.z)
+        right, down, depth = (from_camera @ self._axes).T
         seen = depth > NEAR
         pixels = self._focal * np.stack([right[seen], down[seen]], axis=1) / depth[seen, None]
         pixels += (0.5 * self.width, 0.5 * self._frame_height)
-        return np.clip(pixels, -FARTHEST_PIXEL, FARTHEST_PIXEL)
+        clipped: FloatArray = np.clip(pixels, -FARTHEST_PIXEL, FARTHEST_PIXEL)
+        return clipped
 
     # -- over the frame
 

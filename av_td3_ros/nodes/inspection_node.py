@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from av_td3_msgs.msg import Action, AppliedAction, Observation
-from geometry_msgs.msg import TransformStamped
+from geometry_msgs.msg import Quaternion, TransformStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -24,15 +24,15 @@ from av_td3_ros.driving.annotation import (
     Annotator,
     Applied,
     Moment,
-    ViewSettings,
     Wanted,
 )
+from av_td3_ros.driving.camera_view import ViewSettings, orientation
 from av_td3_ros.driving.geometry import Pose, from_vehicle_frame
 from av_td3_ros.driving.obstacles import OWN_REACH, Box
 from av_td3_ros.driving.prediction import PredictionSettings, Trail, edges, predicted_path
 from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_odometry, to_bytes, to_quaternion
+from av_td3_ros.ros.conversions import from_odometry, to_bytes
 from av_td3_ros.ros.debug_markers import (
     box_marker,
     removal,
@@ -49,11 +49,10 @@ from av_td3_ros.settings import group, setting
 SOURCE_NAMES = {AppliedAction.SOURCE_POLICY: 'policy', AppliedAction.SOURCE_HUMAN: 'human',
                 AppliedAction.SOURCE_WATCHDOG: 'watchdog',
                 AppliedAction.SOURCE_EMERGENCY_STOP: 'emergency stop',
-                AppliedAction.SOURCE_REPEATED: 'repeated'}
+                AppliedAction.SOURCE_REPEATED: 'repeated',
+                AppliedAction.SOURCE_STOPPED: 'stopped'}
 TERMS = ('progress', 'efficiency', 'lane', 'comfort', 'safety')
 LOOKING = 0.25  # s of wall time at most until somebody who begins to look is seen
-# The axes of a camera's optical frame (z ahead, x right) in those of a body (x ahead, y left).
-OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 
 # What each output is made of.
 NEEDS = {'image': {'observation', 'action', 'applied_action'},
@@ -74,7 +73,7 @@ class InspectionSettings:
                                minimum=0.5, maximum=100.0, live=True)
     tf: bool = setting(True, "publish the vehicle's place as a transform; false where the bridge "
                        'or the vehicle does')
-    view: ViewSettings = group(ViewSettings, "the policy's camera")
+    view: ViewSettings = group(ViewSettings, "the camera whose image the policy's frames are of")
     prediction: PredictionSettings = group(PredictionSettings, 'where the steering leads')
 
 
@@ -192,12 +191,7 @@ class InspectionNode(Node):
         camera.header = Header(stamp=message.header.stamp, frame_id=message.child_frame_id)
         place = camera.transform.translation
         place.x, place.y, place.z = view.x, view.y, view.z
-        turned = to_quaternion(math.radians(view.yaw))
-        half = 0.5 * math.radians(view.pitch)
-        rotation = _times(_times((turned.x, turned.y, turned.z, turned.w),
-                                 (0.0, math.sin(half), 0.0, math.cos(half))), OPTICAL)
-        camera.transform.rotation.x, camera.transform.rotation.y = rotation[0], rotation[1]
-        camera.transform.rotation.z, camera.transform.rotation.w = rotation[2], rotation[3]
+        camera.transform.rotation = _quaternion(orientation(view))
         return [here, camera]
 
     # -- the annotated image
@@ -294,12 +288,12 @@ class InspectionNode(Node):
         """Nothing to finish."""
 
 
-def _times(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Return the product of two quaternions x, y, z, w: first the other rotation, then the one."""
-    ax, ay, az, aw = one
-    bx, by, bz, bw = other
-    return (aw * bx + ax * bw + ay * bz - az * by, aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw, aw * bw - ax * bx - ay * by - az * bz)
+def _quaternion(rotation: np.ndarray) -> Quaternion:
+    """Return a rotation matrix as a message."""
+    turn = cv2.Rodrigues(rotation)[0].ravel()
+    angle = float(np.linalg.norm(turn))
+    x, y, z = turn * (math.sin(0.5 * angle) / angle if angle else 0.0)
+    return Quaternion(x=float(x), y=float(y), z=float(z), w=math.cos(0.5 * angle))
 
 
 def main(args: list[str] | None = None) -> None:

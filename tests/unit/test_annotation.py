@@ -12,9 +12,9 @@ from av_td3_ros.driving.annotation import (
     Annotator,
     Applied,
     Moment,
-    ViewSettings,
     Wanted,
 )
+from av_td3_ros.driving.camera_view import ViewSettings
 from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.prediction import PredictionSettings
 from av_td3_ros.driving.route_tracker import RoutePosition
@@ -49,9 +49,10 @@ def test_the_state_vector_is_read_back() -> None:
 
 def test_the_camera_is_the_embedded_simulators() -> None:
     view, camera = ViewSettings(), CameraSettings()
-    assert view.aspect == pytest.approx(camera.width / camera.height)
-    for name in ('fov', 'x', 'y', 'z', 'pitch', 'yaw'):
+    for name in ('width', 'height', 'x', 'y', 'z'):
         assert getattr(view, name) == getattr(camera, name), name
+    for name in ('fov', 'pitch', 'yaw'):
+        assert math.degrees(getattr(view, name)) == pytest.approx(getattr(camera, name)), name
 
 
 @pytest.mark.parametrize('place', [{}, {'y': 0.7, 'yaw': 12.0, 'pitch': 20.0, 'fov': 60.0}])
@@ -60,6 +61,8 @@ def test_points_lie_where_the_camera_sees_them(place: dict[str, float]) -> None:
     camera = Camera(settings, World(WorldSettings(map='loop'), 0).scenery)
     points = np.array([(5.0, 0.5), (12.0, -2.0), (30.0, 4.0)])
     seen = camera.project(np.column_stack([points, np.zeros(3)]), Pose(0.0, 0.0, 0.0))
+    for angle in {'fov', 'pitch', 'yaw'} & place.keys():
+        place = {**place, angle: math.radians(place[angle])}
     assert annotator(**place).project(points) == pytest.approx(seen, abs=1e-3)
 
 
@@ -87,7 +90,7 @@ def test_whatever_changes_is_seen(change: dict[str, object]) -> None:
 
 
 def test_the_frame_fills_the_upper_part_in_the_cameras_shape() -> None:
-    one = Annotator(ViewSettings(aspect=2.0), PredictionSettings(), width=400)
+    one = Annotator(ViewSettings(width=200, height=100), PredictionSettings(), width=400)
     picture = one.draw(moment(applied=None, state=np.zeros(0, np.float32)))
     assert picture.shape == (one.height, 400, 3) and picture.dtype == np.uint8
     assert picture[195, 30].tolist() == [GREY] * 3
