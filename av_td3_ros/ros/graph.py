@@ -96,7 +96,7 @@ def has_simulator(profile: str) -> bool:
 
 
 def viewing_nodes(profile: str, vehicle: str, world: str = '') -> list[NodeSpec]:
-    """Return the nodes that only look at a vehicle; raises and takes `world` as `vehicle_nodes`."""
+    """Return the nodes that only look at a vehicle; `world` and errors as of `vehicle_nodes`."""
     return _specs(profile, [INSPECTION], vehicle, world)
 
 
