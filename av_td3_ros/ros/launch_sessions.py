@@ -38,6 +38,9 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
                          'one vehicle: give worlds:=own')
     told = _told(context, vehicles[0])
     config = told.training(chosen['steps'], chosen['resume'])
+    nodes = {vehicle: _bound(context, vehicle, vehicle_nodes(
+        chosen['profile'], vehicle, recording=True, world=f'/{vehicle}' if own_worlds else ''))
+        for vehicle in vehicles}
     bag = recording(context, vehicles, own_worlds)
     folder = _new_folder(context, config)
     parameters = dict.fromkeys(vehicles, folder / 'config.yaml')
@@ -50,9 +53,7 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
     actions = [*_words(told, folder),
                *node_actions(context, [learner], folder / 'config.yaml')]
     for vehicle in vehicles:
-        nodes = _bound(context, vehicle, vehicle_nodes(
-            chosen['profile'], vehicle, recording=True, world=f'/{vehicle}' if own_worlds else ''))
-        actions += node_actions(context, nodes, parameters[vehicle])
+        actions += node_actions(context, nodes[vehicle], parameters[vehicle])
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*actions, *bag(folder)]
 
@@ -63,10 +64,10 @@ def drive(context: LaunchContext) -> list[Action]:
     vehicle, transitions = chosen['vehicle'], chosen['transitions'] == 'true'
     told = _told(context, vehicle)
     config = told.driving(chosen['policy'], transitions)
-    bag = recording(context, [vehicle])
-    folder = _new_folder(context, config, 'drive')
     nodes = _bound(context, vehicle, vehicle_nodes(
         chosen['profile'], vehicle, recording=transitions))
+    bag = recording(context, [vehicle])
+    folder = _new_folder(context, config, 'drive')
     return [*_words(told, folder), *node_actions(context, nodes, folder / 'config.yaml'),
             *bag(folder)]
 
