@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from av_td3_ros.cli.config import Config, changes_of, given_values
-from av_td3_ros.cli.policies import BASELINES, check_fit, find_policy, trained_with
+from av_td3_ros.cli.policies import (
+    BASELINES,
+    camera_warnings,
+    check_fit,
+    find_policy,
+    trained_with,
+)
 from av_td3_ros.ros.graph import has_simulator, profile_parameters
 from av_td3_ros.td3 import Policy, load_checkpoint, load_policy
 
@@ -61,6 +67,13 @@ class Told:
         if learned is not None:
             check_fit(learned, config.settings['environment_node'])
         return config
+
+    def camera_words(self, policy: str, config: Config) -> list[str]:
+        """Say in which ways the session's camera is not that of the policy's training."""
+        if policy in BASELINES:
+            return []
+        return [f"not the camera of {policy}'s training: {sentence}" for sentence in
+                camera_warnings(find_policy(policy), config, has_simulator(self.profile))]
 
     def simulating(self, mode: str) -> Config:
         """Return the configuration of the simulator alone; raise ValueError or OSError."""

@@ -67,9 +67,10 @@ def drive(context: LaunchContext) -> list[Action]:
     nodes = _bound(context, vehicle, vehicle_nodes(
         chosen['profile'], vehicle, recording=transitions))
     bag = recording(context, [vehicle])
+    said = [LogInfo(msg=words) for words in told.camera_words(chosen['policy'], config)]
     folder = _new_folder(context, config, 'drive')
-    return [*_words(told, folder), *node_actions(context, nodes, folder / 'config.yaml'),
-            *bag(folder)]
+    return [*_words(told, folder), *said,
+            *node_actions(context, nodes, folder / 'config.yaml'), *bag(folder)]
 
 
 def learn(context: LaunchContext) -> list[Action]:
