@@ -64,8 +64,9 @@ def make(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     made: list[Running] = []
 
-    def make(name: str, parameters: Mapping[str, Any] | None = None) -> Running:
-        made.append(make_node(name, domain, tmp_path, parameters or {}))
+    def make(name: str, parameters: Mapping[str, Any] | None = None, profile: str = 'embedded'
+             ) -> Running:
+        made.append(make_node(name, domain, tmp_path, parameters or {}, profile))
         return made[-1]
 
     yield make

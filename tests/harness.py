@@ -207,17 +207,20 @@ class Running:
             raise self._errors[0]
 
 
-def make_node(name: str, domain: int, folder: Path, parameters: Mapping[str, Any]) -> Running:
+def make_node(name: str, domain: int, folder: Path, parameters: Mapping[str, Any],
+              profile: str = 'embedded') -> Running:
     """
-    Make one node of the session in this process, wired by config/graph.yaml.
+    Make one node of the session in this process, wired by config/graph.yaml and a profile.
 
     `parameters` are {dotted key: value}. Raises what the node's constructor raises.
     """
     file = parameter_file(folder, {name: parameters})
-    rclpy.init(args=[name, *SPECS[name].arguments(file)], domain_id=domain,
+    spec = SPECS[name] if profile == 'embedded' else next(
+        one for one in session_nodes(profile, VEHICLE, learning=True) if one.name == name)
+    rclpy.init(args=[name, *spec.arguments(file)], domain_id=domain,
                signal_handler_options=SignalHandlerOptions.NO)
     try:
-        return Running(getattr(importlib.import_module(SPECS[name].module), CLASSES[name])())
+        return Running(getattr(importlib.import_module(spec.module), CLASSES[name])())
     except BaseException:
         rclpy.try_shutdown()
         raise

@@ -72,11 +72,12 @@ class RealVehicle:
 
     def ask_to_stop(self, danger: str, reason: str) -> None:
         """Ask for a controlled stop as long as there is a reason for it; '' is none."""
-        if reason and self._asked.ready():
-            self._requests.publish(String(data=reason))
-        if reason and not self._reasons.get(danger):  # its numbers change from pose to pose
-            self._node.get_logger().warning(f'stop requested: {reason}')
+        is_new = bool(reason) and not self._reasons.get(danger)
         self._reasons[danger] = reason
+        if is_new:  # told once: its numbers change from pose to pose
+            self._node.get_logger().warning(f'stop requested: {reason}')
+        if is_new or (reason and self._asked.ready()):
+            self._requests.publish(String(data=reason))
 
     def on_ground(self, route: FloatArray) -> float:
         """Return how many m of a route on the map, (N, 2 or more), lie on the ground."""
