@@ -63,11 +63,12 @@ class Launched:
 
     def __init__(self, folder: Path, environment: dict[str, str], file: str, *words: str,
                  **arguments: object) -> None:
-        self._said = folder / f'{file}.txt'
+        named = [file] if file.endswith('.py') else ['av_td3_ros', f'{file}.launch.py']
+        self._said = folder / f'{Path(file).name}.txt'
         with self._said.open('wb') as output:
             self.process = psutil.Popen(
                 [sys.executable, '-c', 'from ros2cli.cli import main; raise SystemExit(main())',
-                 'launch', 'av_td3_ros', f'{file}.launch.py', *words,
+                 'launch', *named, *words,
                  *(f'{key}:={value}' for key, value in arguments.items())],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
                 env={**os.environ, **environment, 'ROS_LOG_DIR': str(folder / 'log')})
