@@ -16,7 +16,7 @@ from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 
 
@@ -57,7 +57,7 @@ class ControlNode(Node):
                                  qos.STEP)
         self.create_subscription(Action, '~/input/action', self._on_action, qos.STEP)
         self.create_subscription(Header, '~/input/hold', self._on_hold, qos.STEP)
-        self.create_timer(0.02, self._watch)
+        every(self, 0.02, self._watch)
 
     def _apply(self, settings: ControlSettings) -> None:
         self.settings = settings

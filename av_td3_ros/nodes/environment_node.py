@@ -40,7 +40,7 @@ from av_td3_ros.ros.conversions import (
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
@@ -116,7 +116,7 @@ class EnvironmentNode(Node):
         if s.resets:
             self.create_subscription(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
                                      qos.LATCHED)
-            self.create_timer(0.25, self._ask_again)
+            every(self, 0.25, self._ask_again)
 
     # -- what comes in
 

@@ -43,7 +43,7 @@ from av_td3_ros.ros.debug_markers import (
 )
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 
 SOURCE_NAMES = {AppliedAction.SOURCE_POLICY: 'policy', AppliedAction.SOURCE_HUMAN: 'human',
@@ -92,7 +92,7 @@ class InspectionNode(Node):
         self._images = self.create_publisher(Image, '~/debug/image', qos.VIEW)
         self._markers = self.create_publisher(MarkerArray, '~/debug/markers', qos.VIEW)
         self._transforms = self.create_publisher(TFMessage, '~/output/tf', qos.TF)
-        self._timer = self.create_timer(self._period(), self._on_timer)
+        self._timer = every(self, self._period(), self._on_timer)
 
     def _begin(self) -> None:
         s = self.settings
@@ -107,7 +107,7 @@ class InspectionNode(Node):
         self._trail.length = settings.trail
         if settings.rate != before.rate:
             self.destroy_timer(self._timer)
-            self._timer = self.create_timer(self._period(), self._on_timer)
+            self._timer = every(self, self._period(), self._on_timer)
 
     def _period(self) -> float:
         return min(1.0 / self.settings.rate, LOOKING)

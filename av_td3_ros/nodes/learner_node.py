@@ -18,7 +18,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.run_log import RunLog
-from av_td3_ros.ros.runtime import Throttle, run, run_with_allocator_settings
+from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings
 from av_td3_ros.ros.sequencer import Sequencer
 from av_td3_ros.ros.transitions import by_human, load_bag, step_record
 from av_td3_ros.td3.agent import Metrics
@@ -58,7 +58,7 @@ class LearnerNode(Node):
                                  qos.TRANSITION)
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
-        self.create_timer(s.status_period, self._on_timer)
+        every(self, s.status_period, self._on_timer)
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()

@@ -16,7 +16,7 @@ from av_td3_ros.driving.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
@@ -69,7 +69,7 @@ class PolicyNode(Node):
         self._loader.start()
 
         self._actions = self.create_publisher(Action, '~/output/action', qos.STEP)
-        self._listening = self.create_timer(0.05, self._listen)
+        self._listening = every(self, 0.05, self._listen)
         self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
                                  qos.LATCHED)
 

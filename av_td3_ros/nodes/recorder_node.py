@@ -16,7 +16,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import TransitionBag
 from av_td3_ros.ros.conversions import to_bytes
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import setting
 
 
@@ -48,11 +48,11 @@ class RecorderNode(Node):
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
         self._wait_for = s.wait_for
-        self._listening = self.create_timer(0.05, self._listen)
+        self._listening = every(self, 0.05, self._listen)
         self._listen()
         self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
-        self.create_timer(1.0, self._tell_of_gaps)
+        every(self, 1.0, self._tell_of_gaps)
         self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
 
     def _listen(self) -> None:

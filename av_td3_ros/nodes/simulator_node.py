@@ -25,7 +25,7 @@ from av_td3_ros.ros.bridge_topics import BridgeTopics
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 from av_td3_ros.simulator.actors import actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
@@ -110,7 +110,7 @@ class SimulatorNode(Node):
         subscribe(Twist, 'set_target_velocity', self._on_velocity)
         subscribe(CarlaControl, 'world_control', self._on_world_control)
         period = 0.02 if self._lockstep else self.settings.world.fixed_delta_seconds
-        self.create_timer(period, self._on_timer)
+        every(self, period, self._on_timer)
 
     def _begin_real_vehicle(self) -> None:
         def refuse(kind: type, name: str):

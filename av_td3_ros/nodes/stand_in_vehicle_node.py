@@ -11,7 +11,7 @@ from rclpy.node import Node
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_odometry
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.runtime import Throttle, run
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 from av_td3_ros.simulator.stand_in_vehicle import DriveCommand, StandInSettings, StandInVehicle
 
@@ -38,7 +38,7 @@ class StandInVehicleNode(Node):
         self._odometry = self.create_publisher(Odometry, '~/output/odometry', qos.SENSOR)
         self.create_subscription(AckermannDriveStamped, '~/input/command', self._on_command,
                                  qos.SENSOR)
-        self.create_timer(1.0 / s.rate, self._measure)
+        every(self, 1.0 / s.rate, self._measure)
 
     def _on_command(self, message: AckermannDriveStamped) -> None:
         drive = message.drive

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -199,6 +200,16 @@ def _deliver(node: Any, timeout: float) -> None:
     for publisher in node.publishers:
         left = max(0.0, until - time.monotonic())
         publisher.wait_for_all_acked(Duration(seconds=left))
+
+
+def every(node: Any, period: float, callback: Callable[[], None]) -> Any:
+    """
+    Return a timer that calls `callback` every `period` s of wall time.
+
+    Of wall time whatever use_sim_time says: a simulated clock stands still while the world waits,
+    and a watchdog with it.
+    """
+    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 class Throttle:

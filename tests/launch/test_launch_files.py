@@ -45,12 +45,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pytest.importorskip('colcon_core', reason='colcon is not installed')
     workspace = tmp_path_factory.mktemp('workspace')
     prefix = workspace / 'install'
-    subprocess.run(
+    built = subprocess.run(
         [sys.executable, '-m', 'colcon', '--log-base', workspace / 'log', 'build', '--base-paths',
          ROOT, '--packages-select', 'av_td3_ros', '--build-base', workspace / 'build',
          '--install-base', prefix, '--merge-install'],
-        check=True, capture_output=True, timeout=120,
+        check=False, capture_output=True, text=True, timeout=120,
         env={**os.environ, 'COLCON_DEFAULTS_FILE': os.devnull, 'AMENT_PREFIX_PATH': sys.prefix})
+    assert built.returncode == 0, built.stdout + built.stderr
     library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(prefix)})
     before = os.environ.get('PYTHONPATH', '')
     return {'AMENT_PREFIX_PATH': os.pathsep.join(

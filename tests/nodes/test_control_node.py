@@ -129,9 +129,11 @@ def test_what_is_applied_is_limited(connect: Callable[..., Vehicle]) -> None:
     assert vehicle.commands.next().steer == pytest.approx(0.25)
 
 
-def test_the_brake_takes_over_when_no_action_comes(connect: Callable[..., Vehicle], log: Log
-                                                   ) -> None:
-    vehicle = connect({'action_timeout': 0.1})
+@pytest.mark.parametrize('use_sim_time', [False, True])
+def test_the_brake_takes_over_when_no_action_comes(connect: Callable[..., Vehicle], log: Log,
+                                                   use_sim_time: bool) -> None:
+    # By simulated time as well, although nobody tells it here: the world may stand still.
+    vehicle = connect({'action_timeout': 0.1, 'use_sim_time': use_sim_time})
     vehicle.observation(0, is_first=True)
     command = vehicle.commands.next()
     assert (command.throttle, command.brake) == (0.0, pytest.approx(0.6))

@@ -135,8 +135,6 @@ def test_a_profile_adds_to_its_base(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 # -- the code of the nodes names roles, and every role is bound
 
 CODE = Path(graph.__file__).resolve().parents[1]
-# These bind names to roles; what they name is the user's.
-BINDING = {'graph', 'launching', 'launch_sessions'}
 TOPICS = {'create_publisher', 'create_lifecycle_publisher', 'create_subscription'}
 SERVICES = {'create_service', 'create_client'}
 ROLE = {**dict.fromkeys(TOPICS, re.compile('~/(input|output|debug)/[a-z_]+')),
@@ -144,10 +142,21 @@ ROLE = {**dict.fromkeys(TOPICS, re.compile('~/(input|output|debug)/[a-z_]+')),
 OPEN = '*'  # what is known at run time only
 
 
+def helpers_of(path: Path) -> set[Path]:
+    """Return the modules of ros/ that a module is made of, directly or not."""
+    found: set[Path] = set()
+    for one in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(one, ast.ImportFrom) and (one.module or '').startswith('av_td3_ros.ros'):
+            names = ([one.module.rpartition('.')[2]] if one.module != 'av_td3_ros.ros'
+                     else [alias.name for alias in one.names])
+            found |= {CODE / 'ros' / f'{name}.py' for name in names}
+    return found.union(*map(helpers_of, found))
+
+
 def modules() -> list[Path]:
     """Return the files of the nodes and of what they are made of."""
-    return [path for folder in ('nodes', 'ros') for path in sorted((CODE / folder).glob('*.py'))
-            if path.stem not in BINDING]
+    nodes = sorted((CODE / 'nodes').glob('*.py'))
+    return [*nodes, *sorted(set().union(*map(helpers_of, nodes)))]
 
 
 def text_of(expression: ast.expr) -> str | None:
@@ -170,26 +179,22 @@ def named(tree: ast.AST, kinds: Iterable[str] = ROLE) -> Iterator[tuple[int, str
             yield call.lineno, maker, text_of(call.args[1]) if len(call.args) > 1 else None
 
 
-def roles_of(path: Path) -> set[str]:
-    """Return the roles that a module names, those of its helpers in ros/ included."""
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    found = {name for _, _, name in named(tree) if name is not None}
-    # A local function that puts a name behind its prefix: the names are where it is called.
-    for function in [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]:
-        prefixes = [name[:-1] for _, _, name in named(function)
-                    if name is not None and name.endswith(f'/{OPEN}')]
-        calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)
-                 and getattr(one.func, 'id', '') == function.name]
-        for prefix in prefixes if calls else ():
-            found.discard(f'{prefix}{OPEN}')
-            found |= {f'{prefix}{text_of(one.args[1])}' for one in calls}
-    for one in ast.walk(tree):
-        if isinstance(one, ast.ImportFrom) and (one.module or '').startswith('av_td3_ros.ros'):
-            helpers = ([one.module.rpartition('.')[2]] if one.module != 'av_td3_ros.ros'
-                       else [alias.name for alias in one.names])
-            for helper in helpers:
-                if helper not in BINDING:
-                    found |= roles_of(CODE / 'ros' / f'{helper}.py')
+def roles_of(node: Path) -> set[str]:
+    """Return the roles that a node names, those that its helpers name for it included."""
+    found: set[str] = set()
+    for path in (node, *helpers_of(node)):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        names = {name for _, _, name in named(tree) if name is not None}
+        # A local function that puts a name behind its prefix: the names are where it is called.
+        for function in [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]:
+            prefixes = [name[:-1] for _, _, name in named(function)
+                        if name is not None and name.endswith(f'/{OPEN}')]
+            calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)
+                     and getattr(one.func, 'id', '') == function.name]
+            for prefix in prefixes if calls else ():
+                names.discard(f'{prefix}{OPEN}')
+                names |= {f'{prefix}{text_of(one.args[1])}' for one in calls}
+        found |= names
     return found
 
 
@@ -201,6 +206,12 @@ def test_no_code_of_a_node_names_more_than_a_role(path: Path) -> None:
         assert ROLE[maker].match(name.replace(OPEN, 'open')), (
             f'{where}: name a role such as ~/input/image (services ~/name); '
             'config/graph.yaml and config/profiles bind it')
+
+
+@pytest.mark.parametrize('path', modules(), ids=lambda path: path.stem)
+def test_no_timer_of_a_node_goes_by_simulated_time(path: Path) -> None:
+    if path.stem != 'runtime':  # `every` makes them, on the clock that never stands still
+        assert 'create_timer' not in path.read_text(encoding='utf-8')
 
 
 @pytest.mark.parametrize('profile', profiles())
