@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,17 +16,19 @@ from rich.console import Console
 from rich.text import Text
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.policies import PRETRAINED, check_fit, find_policy, trained_with
+from av_td3_ros.cli.launched import Told
+from av_td3_ros.cli.policies import BASELINES, PRETRAINED, find_policy, trained_with
 from av_td3_ros.cli.session import VEHICLE, take_domain
+from av_td3_ros.driving.camera_check import recorded_camera
+from av_td3_ros.driving.camera_view import MountingSettings
 from av_td3_ros.driving.checkup import LEVELS, Finding, worst
 from av_td3_ros.ros.doctor import Expectation, examine
-from av_td3_ros.ros.graph import profile_parameters, profiles, session_nodes
+from av_td3_ros.ros.graph import has_simulator, profiles, session_nodes
 from av_td3_ros.ros.listening import Heard, Listener, needs
 from av_td3_ros.ros.machine import check_machine
 from av_td3_ros.td3 import Policy
 
 MARKS = {'ok': 'green', 'warning': 'yellow', 'error': 'bold red'}
-CAMERA = ('world.camera.width', 'world.camera.height')
 STEP = 'world.fixed_delta_seconds'
 STEERING = 'command.steering_range'
 INFERENCES = 20
@@ -45,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--params-file', type=Path, metavar='FILE',
                         help='parameter file of the session, such as the config.yaml of a run '
                         '(default: the shipped configuration)')
+    parser.add_argument('--config', action='append', default=[], metavar='KEY=VALUE',
+                        help='change a setting, as in --config pairing.tolerance=0.02')
     parser.add_argument('--hours', type=float, default=1.0, metavar='H',
                         help='driving that the disk must have room for (default %(default)g)')
     parser.add_argument('--folder', type=Path, default=Path('runs'), metavar='DIR',
@@ -58,14 +63,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f'--seconds {options.seconds:g}: give 0.1 to 3600')
     if not 0.0 <= options.hours <= 1e9:
         raise ValueError(f'--hours {options.hours:g}: give 0 or more')
-    base = Config.read(options.params_file) if options.params_file else Config.shipped()
-    config = base.with_values(profile_parameters(options.profile))
     nodes = session_nodes(options.profile, options.vehicle, learning=False)
     domain, _ = take_domain(simulated=False)
     print(f'Listening for {options.seconds:g} s in ROS domain {domain}, profile '
           f'{options.profile}, vehicle {options.vehicle} ...', file=sys.stderr)
-    policy, findings = _policy(options.policy, config)
-    expected = _expectation(config, policy)
+    config, policy, findings = _configuration(options)
+    expected = _expectation(config, policy, options.profile)
     with Listener(needs(nodes, config.settings), nodes, domain) as listener:
         heard = listener.listen(options.seconds)
     findings += examine(heard, expected, nodes)
@@ -77,17 +80,20 @@ def run(options: argparse.Namespace) -> int:
     return int(worst(findings) == 'error')
 
 
-def _policy(given: str | None, config: Config) -> tuple[Policy | None, list[Finding]]:
-    """Load the policy and judge whether it can drive with this configuration."""
-    if given is None:
-        return None, []
+def _configuration(options: argparse.Namespace
+                   ) -> tuple[Config, Policy | None, list[Finding]]:
+    """Return what a session would be configured with, its policy, and what is wrong with that."""
+    told = Told(options.profile, options.vehicle, config=shlex.join(options.config),
+                params_file=str(options.params_file) if options.params_file else '')
+    without = told.driving(BASELINES[0], recording=True)
+    if options.policy in (None, *BASELINES):
+        return without, None, []
     try:
-        policy = find_policy(given)
-        check_fit(policy, config.settings['environment_node'])
+        config, policy = told.driving(options.policy, recording=True), find_policy(options.policy)
     except (ValueError, OSError) as error:
-        return None, [Finding('policy', 'error', str(error),
-                              'give another --policy, or the settings it was trained with')]
-    return policy, [_weights(policy), _command(policy, config)]
+        return without, None, [Finding(
+            'policy', 'error', str(error), 'give another --policy, or other settings')]
+    return config, policy, [_weights(policy), _command(policy, config)]
 
 
 def _weights(policy: Policy) -> Finding:
@@ -117,15 +123,26 @@ def _command(policy: Policy, config: Config) -> Finding:
                    f'give control_node {STEERING} = {trained:g}: steer means another angle')
 
 
-def _expectation(config: Config, policy: Policy | None) -> Expectation:
-    environment, world = config.settings['environment_node'], config.values()['simulator_node']
+def _expectation(config: Config, policy: Policy | None, profile: str) -> Expectation:
+    """Return what the sensors are measured against: the settings, and the policy's training."""
+    environment, control = config.settings['environment_node'], config.settings['control_node']
+    # Where no policy says what it was trained with, it is the simulator's camera.
+    world = config.values()['simulator_node']
+    recorded = recorded_camera(trained_with(policy)) if policy else None
+    picture = recorded or recorded_camera({'simulator_node': world})
     trained = trained_with(policy).get('simulator_node', {}) if policy else {}
-    camera = {**{key: world[key] for key in (*CAMERA, STEP)}, **trained}
+    camera = environment.camera
+    simulated = recorded_camera({'simulator_node': world}) if has_simulator(profile) else None
+    if simulated is not None:  # the camera is mounted where the simulator puts it
+        camera = dataclasses.replace(camera, mounting=MountingSettings(**{
+            one.name: getattr(simulated, one.name)
+            for one in dataclasses.fields(MountingSettings)}))
     return Expectation(
-        camera_rate=1.0 / camera[STEP], max_gap=environment.frame.max_gap,
+        camera_rate=1.0 / trained.get(STEP, world[STEP]), max_gap=environment.frame.max_gap,
         max_lateral=environment.driving.termination.max_lateral, resets=environment.resets,
-        engaged_at_start=getattr(config.settings['control_node'], 'engaged_at_start', True),
-        pairing=environment.pairing, picture=(camera[CAMERA[0]], camera[CAMERA[1]]))
+        engaged_at_start=getattr(control, 'engaged_at_start', True),
+        pairing=environment.pairing, camera=camera, frame_size=environment.frame.size,
+        picture=(picture.width, picture.height) if picture else None, recorded=recorded)
 
 
 def _bytes_per_second(heard: Heard) -> float:

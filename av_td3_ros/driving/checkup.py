@@ -10,6 +10,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from av_td3_ros.driving.calibration import Calibration
+from av_td3_ros.driving.camera_check import compare_cameras, uncalibrated_camera
+from av_td3_ros.driving.camera_view import (
+    CameraView,
+    CameraViewSettings,
+    MountingSettings,
+    ViewSettings,
+)
 from av_td3_ros.driving.geometry import wrap_angle
 from av_td3_ros.driving.image import Frame, to_observation_frame
 from av_td3_ros.driving.pairing import PairingSettings, StampPairer
@@ -35,6 +43,7 @@ ALIKE = 0.3             # share that speed may differ from the poses'
 JUMP = 60.0             # m/s between two poses that is no driving
 FLAT = 2.0              # grey levels that the pixels of a picture differ at least
 SHAPE = 0.05            # share that width over height may differ
+CENTRAL = 0.2           # share of a picture at its edges where no optical axis is
 HEADING = 0.8           # rad between vehicle and route at the start
 
 
@@ -282,33 +291,60 @@ def judge_picture(frame: Frame, encoding: str, trained: tuple[int, int] | None) 
     return Finding('image', 'ok', f'{found}, decoded; the shape that the policy was trained on')
 
 
-def judge_camera_info(info: tuple[int, int], image: tuple[int, int] | None,
-                      matrix: Sequence[float], frames: tuple[str, str] | None) -> Finding:
+def judge_camera_info(calibration: Calibration, image: tuple[int, int] | None,
+                      frames: tuple[str, str] | None) -> Finding:
     """
-    Judge a calibration: `info` and `image` are width and height in pixels, `matrix` is K.
+    Judge a calibration against the `image` it is to belong to, width and height in pixels.
 
     `frames` are the frame ids of camera_info and image.
     """
-    check = 'camera_info'
-    fx, fy = matrix[0], matrix[4]
-    if not (math.isfinite(fx) and math.isfinite(fy) and fx > 0.0 and fy > 0.0):
-        return Finding(check, 'error', f'no calibration: focal lengths are {fx:g} and {fy:g}',
-                       'calibrate the camera (ros2 run camera_calibration cameracalibrator)')
-    view = 2.0 * math.degrees(math.atan2(info[0] / 2.0, fx))
-    found = f'{info[0]}x{info[1]}, {view:.1f} degrees wide, fx {fx:.1f}, fy {fy:.1f} pixels'
-    if image is not None and image != info:
+    check, size = 'camera_info', calibration.image_size
+    matrix = calibration.p[:3] + calibration.p[4:] if calibration.rectified else calibration.k
+    (fx, middle_x), (fy, middle_y) = (matrix[0], matrix[2]), (matrix[4], matrix[5])
+    view = uncalibrated_camera(calibration, MountingSettings()).fov
+    found = f'{size[0]}x{size[1]}, {math.degrees(view):.1f} degrees wide'
+    if image is not None and image != size:
         return Finding(check, 'error', f'{found}; the image has {image[0]}x{image[1]}',
                        'calibrate at the size that is published, or scale the calibration')
     if not 0.7 < fx / fy < 1.4:
-        return Finding(check, 'warning', f'{found}; pixels are not square',
-                       'calibrate again with more views')
-    if not (0.2 < matrix[2] / max(info[0], 1) < 0.8 and 0.2 < matrix[5] / max(info[1], 1) < 0.8):
-        return Finding(check, 'warning', f'{found}; its centre is at {matrix[2]:.0f}, '
-                       f'{matrix[5]:.0f}', 'calibrate again, or publish the cropped calibration')
+        return Finding(check, 'warning', f'{found}; fx {fx:.0f} and fy {fy:.0f} are far apart: '
+                       'pixels are not square', 'calibrate again with more views')
+    if not (CENTRAL < middle_x / calibration.width < 1.0 - CENTRAL
+            and CENTRAL < middle_y / calibration.height < 1.0 - CENTRAL):
+        return Finding(check, 'warning', f'{found}; the optical axis is at {middle_x:.0f}, '
+                       f'{middle_y:.0f}', 'calibrate again, or tell the region in roi')
     if frames is not None and frames[0] != frames[1]:
         return Finding(check, 'warning', f'{found}; frame {frames[0]!r}, the image has '
                        f'{frames[1]!r}', 'give both the frame of the camera')
     return Finding(check, 'ok', found)
+
+
+def judge_camera_view(calibration: Calibration, settings: CameraViewSettings, size: int,
+                      recorded: ViewSettings | None) -> list[Finding]:
+    """
+    Judge a camera against the one that the policy was trained with, None: not known.
+
+    `settings` are what the images are to be turned by, to `size` x `size` pixels.
+    """
+    check = 'camera view'
+    try:
+        if not settings.calibrate:
+            if recorded is None:
+                return [Finding(check, 'ok', 'not compared: the camera of the training is not '
+                                'known without a policy')]
+            said = compare_cameras(recorded, uncalibrated_camera(calibration, settings.mounting))
+            well = "mounted and wide as the training's (camera.mounting)"
+        else:
+            view = CameraView(calibration, settings, (size, size))
+            said = view.warnings()
+            if recorded is not None and compare_cameras(recorded, settings.training):
+                said.append('camera.training is another camera than the policy was trained with: '
+                            'set it to the world.camera of its config.yaml')
+            well = f"turned to the training camera's view, of which it sees {view.coverage:.0%}"
+    except ValueError as error:
+        return [Finding(check, 'error', *_parted(str(error)))]
+    return [Finding(check, 'warning', *_parted(one)) for one in said] or [
+        Finding(check, 'ok', well)]
 
 
 def judge_route(points: Sequence[tuple[float, float]], vehicle: VehicleState | None,
@@ -334,6 +370,12 @@ def judge_route(points: Sequence[tuple[float, float]], vehicle: VehicleState | N
     if at.remaining < 2.0 * max_lateral:
         return Finding(check, 'error', found, 'the vehicle is at the end: publish a new route')
     return Finding(check, 'ok', found)
+
+
+def _parted(sentence: str) -> tuple[str, str]:
+    """Part a sentence that ends in a colon and what to do."""
+    found, colon, remedy = sentence.rpartition(': ')
+    return (found, remedy) if colon else (remedy, '')
 
 
 def _lost(arrivals: Sequence[Arrival]) -> float:

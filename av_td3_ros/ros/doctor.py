@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ackermann_msgs.msg import AckermannDriveStamped
 from carla_msgs.msg import CarlaEgoVehicleControl
@@ -15,12 +15,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving import checkup
+from av_td3_ros.driving.camera_view import CameraViewSettings, ViewSettings
 from av_td3_ros.driving.checkup import Finding
 from av_td3_ros.driving.image import Frame, decode_compressed, decode_image
 from av_td3_ros.driving.pairing import PairingSettings
 from av_td3_ros.driving.road_map import RoadMap
 from av_td3_ros.driving.vehicle_state import VehicleState
-from av_td3_ros.ros.conversions import from_odometry
+from av_td3_ros.ros.conversions import from_camera_info, from_odometry
 from av_td3_ros.ros.graph import NodeSpec
 from av_td3_ros.ros.listening import DRIVER, Ear, Heard, Need, Role, type_name
 from av_td3_ros.ros.markers import from_markers
@@ -52,9 +53,9 @@ class Expectation:
 
     camera_rate: images a second that the policy was trained with; max_gap: s between two images
     at most; max_lateral: m that the vehicle may be beside its route; resets: routes and starts are
-    our own; engaged_at_start: the policy may drive without being told to; picture: width and
-    height of the training's images; camera_view: judges a CameraInfo against the camera of the
-    training, None where that is not known.
+    our own; engaged_at_start: the policy may drive without being told to; camera: how images are
+    taken, frame_size: pixels; picture: width and height of the training's images, recorded: its
+    camera, None where they are not known.
     """
 
     camera_rate: float
@@ -63,8 +64,10 @@ class Expectation:
     resets: bool
     engaged_at_start: bool
     pairing: PairingSettings
+    camera: CameraViewSettings
+    frame_size: int
     picture: tuple[int, int] | None = None
-    camera_view: Callable[[CameraInfo], Finding] | None = None
+    recorded: ViewSettings | None = None
 
 
 def examine(heard: Heard, expected: Expectation, nodes: Sequence[NodeSpec]) -> list[Finding]:
@@ -191,13 +194,24 @@ def _camera(heard: Heard, expected: Expectation) -> list[Finding]:
         found.append(checkup.judge_picture(frame, encoding, expected.picture))
     info = heard.ear('camera_info')
     if info is not None and info.last is not None:
-        said = info.last
-        found.append(checkup.judge_camera_info(
-            (said.width, said.height), size, list(said.k),
-            (said.header.frame_id, ear.last.header.frame_id)))
-        if expected.camera_view is not None and found[-1].level != 'error':
-            found.append(expected.camera_view(said))
+        found += _calibration(info.last, size, ear.last.header.frame_id, expected)
     return found
+
+
+def _calibration(message: CameraInfo, size: tuple[int, int] | None, frame: str,
+                 expected: Expectation) -> list[Finding]:
+    settings = expected.camera
+    try:
+        calibration = from_camera_info(message, settings.rectified)
+    except ValueError as error:
+        # Nobody needs it as long as images are taken as they are.
+        return [Finding('camera_info', 'error' if settings.calibrate else 'warning', str(error),
+                        'calibrate it: ros2 run camera_calibration cameracalibrator')]
+    found = checkup.judge_camera_info(calibration, size, (message.header.frame_id, frame))
+    if found.level == 'error':
+        return [found]
+    return [found, *checkup.judge_camera_view(
+        calibration, settings, expected.frame_size, expected.recorded)]
 
 
 def _decode(message: Image | CompressedImage) -> tuple[Frame, str]:

@@ -93,7 +93,6 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
     compressed = environment.image_transport == 'compressed'
     command = (AckermannDriveStamped if getattr(control, 'output', 'carla') == 'ackermann'
                else CarlaEgoVehicleControl)
-    calibrated = getattr(getattr(environment, 'camera', None), 'calibrate', False)
 
     def of(node: str) -> Callable[..., Role]:
         return lambda name, *rest: Role(node, f'~/{name}', *rest)
@@ -102,7 +101,8 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
     wanted = [
         see('input/image', CompressedImage if compressed else Image, qos.SENSOR),
         see('input/odometry', Odometry, qos.SENSOR),
-        see('input/camera_info', CameraInfo, qos.SENSOR, 'error' if calibrated else 'warning',
+        see('input/camera_info', CameraInfo, qos.CAMERA_INFO,
+            'error' if environment.camera.calibrate else 'warning',
             'publish the calibration beside the image'),
         see('input/path', Path, qos.LATCHED),
         see('input/collision', CarlaCollisionEvent, qos.EVENT, 'warning',

@@ -1,13 +1,21 @@
 """What is said of a vehicle's sensors, from what they sent."""
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from av_td3_ros.driving import checkup
+from av_td3_ros.driving.calibration import Calibration
+from av_td3_ros.driving.camera_view import (
+    CameraViewSettings,
+    MountingSettings,
+    ViewSettings,
+)
 from av_td3_ros.driving.checkup import Arrival
 from av_td3_ros.driving.pairing import PairingSettings
 from av_td3_ros.driving.vehicle_state import VehicleState
@@ -171,16 +179,46 @@ def test_picture() -> None:
     assert covered.level == 'warning' and 'lens' in covered.remedy
 
 
+def calibration(fx: float = 160.0, fy: float = 160.0, x: float = 160.0, **more: Any
+                ) -> Calibration:
+    """Return a pinhole of 320x240 pixels, 90 degrees wide."""
+    return Calibration(320, 240, (fx, 0.0, x, 0.0, fy, 120.0, 0.0, 0.0, 1.0), **more)
+
+
 def test_calibration() -> None:
-    matrix = [160.0, 0.0, 160.0, 0.0, 160.0, 120.0, 0.0, 0.0, 1.0]
-    found = checkup.judge_camera_info((320, 240), (320, 240), matrix, ('camera', 'camera'))
+    found = checkup.judge_camera_info(calibration(), (320, 240), ('camera', 'camera'))
     assert found.level == 'ok' and '90.0 degrees' in found.found
-    for size, changed, frames, level in (
-            ((640, 480), matrix, None, 'error'), ((320, 240), [0.0] * 9, None, 'error'),
-            ((320, 240), [160.0, 0, 160.0, 0, 400.0, *matrix[5:]], None, 'warning'),
-            ((320, 240), [160.0, 0, 5.0, 0, 160.0, *matrix[5:]], None, 'warning'),
-            ((320, 240), matrix, ('camera', 'other'), 'warning')):
-        assert checkup.judge_camera_info((320, 240), size, changed, frames).level == level
+    rectified = calibration(rectified=True, p=(
+        160.0, 0.0, 160.0, 0.0, 0.0, 160.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    assert checkup.judge_camera_info(rectified, (320, 240), None).level == 'ok'
+    for given, size, frames, level in (
+            (calibration(), (640, 480), None, 'error'),
+            (calibration(fy=400.0), (320, 240), None, 'warning'),
+            (calibration(x=5.0), (320, 240), None, 'warning'),
+            (calibration(), (320, 240), ('camera', 'other'), 'warning')):
+        assert checkup.judge_camera_info(given, size, frames).level == level
+
+
+def test_the_camera_of_the_training() -> None:
+    recorded, here = ViewSettings(), MountingSettings(pitch=ViewSettings().pitch)
+    like = CameraViewSettings(mounting=here)
+    assert checkup.judge_camera_view(calibration(), like, 84, None)[0].level == 'ok'
+    assert checkup.judge_camera_view(calibration(), like, 84, recorded)[0].level == 'ok'
+    (narrow,) = checkup.judge_camera_view(calibration(fx=300.0), like, 84, recorded)
+    assert narrow.level == 'warning' and '(33.9 deg) narrower' in narrow.found
+    assert 'wider lens' in narrow.remedy
+    high = dataclasses.replace(like, mounting=dataclasses.replace(here, z=2.2, pitch=0.3))
+    found = checkup.judge_camera_view(calibration(), high, 84, recorded)
+    assert {one.level for one in found} == {'warning'} and len(found) == 2
+    turned = dataclasses.replace(high, calibrate=True)
+    found = checkup.judge_camera_view(calibration(fx=120.0), turned, 84, recorded)
+    assert any('1.60 m' in one.found for one in found)
+    other = dataclasses.replace(recorded, fov=1.0)
+    assert any('camera.training' in one.found
+               for one in checkup.judge_camera_view(calibration(), turned, 84, other))
+    away = dataclasses.replace(turned, mounting=dataclasses.replace(here, yaw=3.1))
+    (blind,) = checkup.judge_camera_view(calibration(), away, 84, recorded)
+    assert blind.level == 'error' and 'sees nothing' in blind.found
 
 
 def test_the_worst_of_findings() -> None:
