@@ -173,14 +173,14 @@ def judge_camera_rate(arrivals: Sequence[Arrival], wanted: float, max_gap: float
     return Finding(check, 'ok', found)
 
 
-def judge_odometry_rate(arrivals: Sequence[Arrival], camera_rate: float | None) -> Finding:
+def judge_odometry_rate(arrivals: Sequence[Arrival], camera_rate: float) -> Finding:
     """Judge the odometry's rate against the camera's, Hz."""
     check, rate = 'odometry rate', rate_of(arrivals)
     if rate is None:
         return Finding(check, 'warning', f'{len(arrivals)} message in the time listened',
                        'listen longer with --seconds')
     found = f'{rate:.1f} Hz, {_loss_text(arrivals)}'
-    if camera_rate is not None and rate < 0.95 * camera_rate:
+    if rate < 0.95 * camera_rate:
         return Finding(check, 'error', f'{found}; slower than the camera ({camera_rate:.1f} Hz)',
                        'publish odometry at the rate of the camera or faster (50 Hz)')
     if _lost(arrivals) > LOST:

@@ -224,6 +224,7 @@ def _decode(message: Image | CompressedImage) -> tuple[Frame, str]:
 def _odometry(heard: Heard, expected: Expectation) -> list[Finding]:
     found = []
     camera = heard.ear('image')
+    rate = checkup.rate_of(camera.arrivals) if camera is not None else None
     for need in heard.needs:
         ear = heard.ears.get(need.topic)
         if need.role.kind is not Odometry or ear is None or not ear.arrivals:
@@ -231,7 +232,7 @@ def _odometry(heard: Heard, expected: Expectation) -> list[Finding]:
         prefix = need.role.short
         found += _times(prefix, ear)
         part = [checkup.judge_odometry_rate(
-            ear.arrivals, checkup.rate_of(camera.arrivals) if camera else None)]
+            ear.arrivals, rate or expected.camera_rate)]
         try:
             states = [from_odometry(one) for one in ear.messages]
         except ValueError as error:

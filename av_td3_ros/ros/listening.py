@@ -117,7 +117,8 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
         act('input/emergency_stop', Bool, qos.SENSOR, 'warning',
             "have the vehicle's own emergency stop in hand"),
         act('input/stop_request', String, qos.SENSOR, 'ok', ''),
-        of('simulator_node')('input/vehicle_odometry', Odometry, qos.SENSOR),
+        *(of(node)('input/vehicle_odometry', Odometry, qos.VEHICLE)
+          for node in ('simulator_node', 'mirror_node')),
     ]
     if environment.obstacles.measured:
         wanted.append(see('input/markers', MarkerArray, qos.SENSOR, 'error',
