@@ -161,7 +161,7 @@ def examine(domain: int, tmp_path: Path) -> Examine:
         file, out = tmp_path / 'settings.yaml', tmp_path / 'doctor.json'
         file.write_text(yaml.safe_dump({f'/**/{node}': {'ros__parameters': dict(values)}
                                         for node, values in settings.items()}))
-        status = main._run(['doctor', '--profile', profile, '--seconds', '2', '--params-file',
+        status = main._run(['doctor', '--profile', profile, '--seconds', '1', '--params-file',
                             str(file), '--folder', str(tmp_path), '--json', str(out), *options])
         content = json.loads(out.read_text())
         assert (content['verdict'] == 'error') == (status == 1)
@@ -270,7 +270,7 @@ def test_policies(drive: Drive, examine: Examine, tmp_path: Path) -> None:
         **SETTINGS, 'environment_node': {'frame.count': 3},
         'policy_node': {'network.frames': 3}, 'learner_node': {'network.frames': 3}})
     assert status == 1 and 'network.frames = 4' in found['policy']['found']
-    status, found = examine('--policy', 'pretrained', '--seconds', '2', settings={
+    status, found = examine('--policy', 'pretrained', settings={
         **SETTINGS, 'control_node': {'command.steering_range': 1.0}})
     assert status == 0 and found['policy steering']['level'] == 'warning'
 
@@ -317,7 +317,8 @@ def test_the_embedded_simulator_alone_is_found_well(domain: int, tmp_path: Path,
 
 
 @pytest.mark.parametrize('parameters', [
-    {}, {'resets': False}, {'image_transport': 'compressed'}, {'obstacles.measured': True}])
+    {}, {'resets': False}, {'image_transport': 'compressed'}, {'obstacles.measured': True},
+    {'camera.calibrate': True}])
 def test_what_is_expected_is_what_the_nodes_take(make: Callable[..., Running],
                                                  parameters: dict[str, Any]) -> None:
     node = make('environment_node', parameters).node
@@ -326,7 +327,10 @@ def test_what_is_expected_is_what_the_nodes_take(make: Callable[..., Running],
             for one in (*node.publishers, *node.subscriptions)}
     for role in roles(config.settings):
         if role.node == 'environment_node' and role.name in SPECS[role.node].remaps:
-            profile = ends[SPECS[role.node].topic(role.name), role.kind]
+            key = SPECS[role.node].topic(role.name), role.kind
+            if key not in ends and role.missing == 'warning':
+                continue  # worth a look, although the node does not listen
+            profile = ends[key]
             assert (profile.reliability, profile.durability) == (
                 role.profile.reliability, role.profile.durability)
 
