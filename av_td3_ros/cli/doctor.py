@@ -32,6 +32,7 @@ MARKS = {'ok': 'green', 'warning': 'yellow', 'error': 'bold red'}
 STEP = 'world.fixed_delta_seconds'
 STEERING = 'command.steering_range'
 INFERENCES = 20
+SLOW = 0.02  # s for one action; half of what is left between two images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,11 +94,14 @@ def _configuration(options: argparse.Namespace
     except (ValueError, OSError) as error:
         return without, None, [Finding(
             'policy', 'error', str(error), 'give another --policy, or other settings')]
-    return config, policy, [_weights(policy), _command(policy, config)]
+    return config, policy, [_weights(policy, config), _command(policy, config)]
 
 
-def _weights(policy: Policy) -> Finding:
+def _weights(policy: Policy, config: Config) -> Finding:
     """Let the policy answer observations of nothing: are its actions finite, and how fast?"""
+    import torch
+
+    torch.set_num_threads(config.settings['policy_node'].threads)
     network = policy.network
     frames = np.zeros((network.frames, network.frame_size, network.frame_size), np.uint8)
     state, times = np.zeros(network.state_size, np.float32), []
@@ -105,10 +109,13 @@ def _weights(policy: Policy) -> Finding:
         begun = time.perf_counter()
         action = policy.actor.act(frames, state)
         times.append(time.perf_counter() - begun)
+    median = float(np.median(times))
     found = (f'{policy.path}, version {policy.version}, verified; an action takes '
-             f'{float(np.median(times)) * 1e3:.1f} ms')
+             f'{median * 1e3:.1f} ms')
     if not np.isfinite(action).all():
         return Finding('policy', 'error', f'{found}; it is not finite', 'train again')
+    if median > SLOW:
+        return Finding('policy', 'warning', found, 'end other programs, or take a smaller network')
     return Finding('policy', 'ok', found)
 
 

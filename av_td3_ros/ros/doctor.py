@@ -297,8 +297,8 @@ def _way(heard: Heard, expected: Expectation) -> list[Finding]:
             [(one.pose.position.x, one.pose.position.y) for one in path.poses], state,
             expected.max_lateral))
     elif route is not None and not expected.resets:
-        found.append(Finding('route', 'error', 'no route came', 'publish one, latched: the '
-                             'newest one is driven'))
+        found.append(Finding('route', 'error', 'no route came', 'publish one, latched; a '
+                             'simulator plans the way to the goal that it is given'))
     world = heard.ear('world_info')
     if world is not None:
         found.append(_world(world))

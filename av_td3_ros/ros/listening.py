@@ -248,7 +248,8 @@ class Listener:
 
     def listen(self, seconds: float) -> Heard:
         """Find what is needed, then listen for `seconds` s; return all of it."""
-        until = time.monotonic() + DISCOVERY
+        began = time.monotonic()
+        until = began + DISCOVERY
         while not self._look() and time.monotonic() < until:
             time.sleep(LOOK)
         until = time.monotonic() + seconds
@@ -259,7 +260,7 @@ class Listener:
         names = {f'{space.rstrip("/")}/{name}' for name, space in
                  self._node.get_node_names_and_namespaces() if name != NAME}
         return Heard(
-            self._needs, seconds, dict(self._ears),
+            self._needs, time.monotonic() - began, dict(self._ears),
             {one: self._publishers(one) for one in topics},
             {one: self._subscribers(one) for one in topics},
             dict(self._node.get_topic_names_and_types()), names, self._states(names))
