@@ -167,7 +167,10 @@ class SimulatorNode(Node):
         self._override = message.data
 
     def _on_world_control(self, message: CarlaControl) -> None:
+        was_paused = self._paused
         self._paused = message.command != CarlaControl.PLAY
+        if self._paused != was_paused:
+            self._topics.tell_tick(self._world.frame, self._lockstep, self._paused)
         self._steps_allowed = int(message.command == CarlaControl.STEP_ONCE)
         answered = self._lockstep and not self._waiting
         if answered and self._may_tick():
@@ -183,7 +186,7 @@ class SimulatorNode(Node):
             hand_brake=command.hand_brake, reverse=command.reverse))
         self._waiting = True  # before the image is out: its answer may be quick
         self._ticked_at = time.monotonic()
-        self._topics.tell_tick(snapshot, self._lockstep, self._paused)
+        self._topics.tell_tick(snapshot.frame, self._lockstep, self._paused)
         self._topics.tell_time(snapshot)
         self._topics.tell(snapshot, self._command)
 
@@ -202,7 +205,7 @@ class SimulatorNode(Node):
             self._route(pose)
         snapshot = self._world.follow(vehicle)
         # No clock: the time is the vehicle's, which everybody has.
-        self._topics.tell_tick(snapshot, is_lockstep=False, is_paused=False)
+        self._topics.tell_tick(snapshot.frame, is_lockstep=False, is_paused=False)
         self._topics.tell(snapshot, self._command)
         self._watch(snapshot)
 

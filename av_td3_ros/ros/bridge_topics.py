@@ -84,10 +84,10 @@ class BridgeTopics:
         """Tell the others what time it is in the world."""
         self._to_clock.publish(Clock(clock=to_stamp(snapshot.stamp_ns)))
 
-    def tell_tick(self, snapshot: Snapshot, is_lockstep: bool, is_paused: bool) -> None:
-        """Tell that the world has gone on: the bridge's first word of a tick."""
+    def tell_tick(self, frame: int, is_lockstep: bool, is_paused: bool) -> None:
+        """Tell that the world has gone on, first word of a tick, or that it pauses."""
         self._to_status.publish(CarlaStatus(
-            frame=snapshot.frame,
+            frame=frame,
             fixed_delta_seconds=self._world.settings.fixed_delta_seconds,
             synchronous_mode=is_lockstep,
             synchronous_mode_running=is_lockstep and not is_paused))
@@ -102,7 +102,9 @@ class BridgeTopics:
         status = CarlaEgoVehicleStatus(
             header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),
             orientation=to_quaternion(ego.yaw), control=command)
-        status.acceleration.linear.x, status.acceleration.linear.y = snapshot.acceleration
+        ahead, aside = snapshot.acceleration  # told on the map, as the bridge does
+        status.acceleration.linear.x = ahead * math.cos(ego.yaw) - aside * math.sin(ego.yaw)
+        status.acceleration.linear.y = ahead * math.sin(ego.yaw) + aside * math.cos(ego.yaw)
         self._to_vehicle_status.publish(status)
         imu = Imu(header=self._header(f'{self._vehicle}/imu'), orientation=to_quaternion(ego.yaw))
         measured = self._world.imu()
@@ -113,11 +115,13 @@ class BridgeTopics:
         if snapshot.collision is not None:
             x, y = snapshot.collision.normal_impulse
             self._to_collision.publish(CarlaCollisionEvent(
-                header=here, other_actor_id=snapshot.collision.other_id,
+                header=self._header(f'{self._vehicle}/collision'),
+                other_actor_id=snapshot.collision.other_id,
                 normal_impulse=Vector3(x=x, y=y)))
         if snapshot.lane_invasion:
             self._to_lane_invasion.publish(CarlaLaneInvasionEvent(
-                header=here, crossed_lane_markings=list(snapshot.lane_invasion)))
+                header=self._header(f'{self._vehicle}/lane_invasion'),
+                crossed_lane_markings=list(snapshot.lane_invasion)))
         if snapshot.image is not None:
             self._tell_image(snapshot)
 

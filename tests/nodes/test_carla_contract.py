@@ -56,8 +56,6 @@ SMALL = {'world.camera.width': 64, 'world.camera.height': 48, 'world.roadside_di
          'world.appearance.world': 'clean', 'world.traffic.count': 2, 'command_timeout': 60.0}
 LATCHED, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
 
-gap = pytest.mark.xfail(not LIVE, strict=True, run=False, reason='differs in the embedded one')
-
 # (topic, type, durability, whether the embedded simulator has it too); reliable, all of them.
 PUBLISHED = (
     ('/clock', Clock, VOLATILE, True),
@@ -452,7 +450,6 @@ def test_lane_invasion_says_what_was_crossed(world: World) -> None:
         assert all(0 <= kind <= 10 for kind in one.message.crossed_lane_markings)
 
 
-@gap
 def test_events_are_of_the_frame_of_their_sensor(world: World) -> None:
     events = [(name, one.message) for name in ('collision', 'lane_invasion')
               for one in world.heard[f'{EGO}/{name}']]
@@ -461,7 +458,6 @@ def test_events_are_of_the_frame_of_their_sensor(world: World) -> None:
     assert all(one.header.frame_id == f'{ROLE}/{name}' for name, one in events)
 
 
-@gap
 def test_acceleration_of_the_status_is_in_the_map_frame(world: World) -> None:
     status = _at(world, f'{EGO}/vehicle_status')
     speeding = [(status[to_nanoseconds(one.header.stamp)].acceleration.linear,
@@ -554,7 +550,6 @@ def test_under_manual_override_only_the_manual_command_counts(world: World) -> N
         world.drive(2, brake=1.0)
 
 
-@gap
 def test_pause_step_and_play(world: World) -> None:
     topic = '/carla/status'
     before = len(world.heard[topic])

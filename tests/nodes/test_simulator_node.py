@@ -281,7 +281,9 @@ def test_pause_play_and_step_once(peer: Peer, world: Cockpit) -> None:
     assert world.frame() == 4
     assert world.status.messages[-1].synchronous_mode_running
     world.drive(throttle=1.0)
-    assert [one.frame for one in world.status.messages] == [1, 2, 3, 4, 5]
+    # A change is told at once, a step while pausing is told as pausing.
+    assert [(one.frame, one.synchronous_mode_running) for one in world.status.messages] == [
+        (1, True), (1, False), (2, False), (3, False), (3, True), (4, True), (5, True)]
 
 
 @pytest.mark.parametrize('topic', ['set_transform', 'initialpose'])
@@ -436,7 +438,7 @@ def test_crossing_a_line_is_an_event(peer: Peer, world: Cockpit) -> None:
     aslant = Pose(SPAWNS[0].x, SPAWNS[0].y, SPAWNS[0].yaw - 0.3)  # towards the road's edge
     begin_at(peer, world, aslant, speed=10.0)
     await_that(lambda: world.drive(throttle=0.5) and invasions.messages, 'a line')
-    assert invasions.messages[0].header.frame_id == 'map'
+    assert invasions.messages[0].header.frame_id == 'ego_vehicle/lane_invasion'
     assert CarlaLaneInvasionEvent.LANE_MARKING_SOLID in invasions.messages[
         0].crossed_lane_markings
 
