@@ -18,7 +18,7 @@ class CommandSettings:
     """Limit what reaches the vehicle."""
 
     speed_limit: float = setting(
-        11.0, 'speed in m/s that the vehicle is kept under', minimum=0.5, maximum=60.0)
+        11.0, 'speed in m/s that the vehicle is kept under', minimum=0.5, maximum=60.0, live=True)
     speed_fade: float = setting(
         1.0, 'm/s below the speed limit over which acceleration fades to nothing; as far above '
         'it braking reaches overspeed_brake', minimum=0.1, maximum=10.0)
@@ -26,13 +26,13 @@ class CommandSettings:
         0.3, 'braking above the speed limit, 0 to 1', minimum=0.0, maximum=1.0)
     steering_rate: float = setting(
         5.0, 'largest change of steer per second; 2 is from full right to full left in 1 s',
-        minimum=0.1, maximum=1000.0)
+        minimum=0.1, maximum=1000.0, live=True)
     steering_range: float = setting(
         0.6, "share of the vehicle's steering range that steer = 1 commands; less makes the "
         'vehicle easier to hold, but it must still get round its tightest corner',
         minimum=0.05, maximum=1.0)
     stop_brake: float = setting(
-        0.6, 'braking of a controlled stop, 0 to 1', minimum=0.05, maximum=1.0)
+        0.6, 'braking of a controlled stop, 0 to 1', minimum=0.05, maximum=1.0, live=True)
     stop_hold: float = setting(
         1.0, 'time in s that a controlled stop holds the steering before it centres it',
         minimum=0.0, maximum=60.0)
@@ -106,6 +106,14 @@ def to_carla(applied: npt.ArrayLike, settings: CommandSettings | None = None) ->
     return CarlaCommand(throttle=max(acceleration, 0.0),
                         steer=-steer * settings.steering_range + 0.0,
                         brake=max(-acceleration, 0.0) + 0.0)
+
+
+def from_carla(throttle: float, steer: float, brake: float, settings: CommandSettings) -> Action:
+    """Return the action float32[2] of a CARLA command; raise ValueError when it is not finite."""
+    if not math.isfinite(throttle + steer + brake):
+        raise ValueError(f'throttle {throttle}, steer {steer}, brake {brake}: not finite')
+    return np.array((_clip(-steer / settings.steering_range) + 0.0, _clip(throttle - brake)),
+                    dtype=np.float32)
 
 
 def _steer_of(previous_applied: npt.ArrayLike) -> float:

@@ -6,74 +6,214 @@ import math
 import time
 
 import numpy as np
+from ackermann_msgs.msg import AckermannDriveStamped
 from av_td3_msgs.msg import Action, AppliedAction, Observation
 from carla_msgs.msg import CarlaEgoVehicleControl
-from rclpy.node import Node
-from std_msgs.msg import Header
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import Bool, Header, String
+from std_srvs.srv import SetBool, Trigger
 
-from av_td3_ros.driving.control import CommandSettings, brake_action, limit_action, to_carla
+from av_td3_ros.driving.ackermann import AckermannSettings
+from av_td3_ros.driving.authority import Authority, Driver
+from av_td3_ros.driving.control import CommandSettings, brake_action, limit_action
 from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.commands import OUTPUTS, CommandMapping
 from av_td3_ros.ros.conversions import to_nanoseconds
+from av_td3_ros.ros.lifecycle import start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
+
+SOURCES = {Driver.EMERGENCY: AppliedAction.SOURCE_EMERGENCY_STOP,
+           Driver.NOBODY: AppliedAction.SOURCE_STOPPED,
+           Driver.HUMAN: AppliedAction.SOURCE_HUMAN}
+STANDING = np.array((0.0, -1.0), np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class ControlSettings:
     """What the control node is told."""
 
+    output: str = setting('carla', "what the vehicle takes: CARLA's own command, or an Ackermann "
+                          'drive command', choices=OUTPUTS)
+    autostart: bool = setting(True, 'configure and activate at the start; false: wait for '
+                              '`ros2 lifecycle set`')
+    engaged_at_start: bool = setting(True, 'let the policy drive as soon as the node is active; '
+                                     'false on a real vehicle: wait for the service ~/engage')
+    heartbeat: float = setting(0.0, 'commands a second that are sent whatever comes, so that the '
+                               'vehicle stops by itself when this node is gone; 0: one for each '
+                               'observation only, as a lockstep world wants it', minimum=0.0,
+                               maximum=200.0)
     action_timeout: float = setting(
         0.5, 'wall time in s after an observation at which the brake takes over from an action '
         'that has not come', minimum=0.01, maximum=60.0, live=True)
     sensor_timeout: float = setting(
         0.5, 'wall time in s without an observation after which the vehicle is stopped; 0: never, '
         'for a lockstep world, which may stand still', minimum=0.0, maximum=60.0, live=True)
+    human_timeout: float = setting(
+        0.5, "wall time in s without a human driver's command after which an override brakes",
+        minimum=0.05, maximum=60.0, live=True)
     command: CommandSettings = group(CommandSettings, 'limits on what reaches the vehicle')
+    ackermann: AckermannSettings = group(AckermannSettings, 'the vehicle behind output ackermann')
 
 
-class ControlNode(Node):
-    """Waits for the action to an observation, limits it, and sends it; brakes without one."""
+class ControlNode(LifecycleNode):
+    """
+    Waits for the action to an observation, limits it, and sends it; brakes without one.
+
+    Active and engaged, it lets the policy drive. Otherwise it stops the vehicle and keeps it
+    there, or passes on what a human commands.
+    """
 
     def __init__(self) -> None:
         super().__init__('control_node')
-        self.settings = declare_settings(self, ControlSettings)
+        s = self.settings = declare_settings(self, ControlSettings)
         accept_changes(self, self.settings, self._apply)
+        self.refusal: Exception | None = None
+        self._authority = Authority(s.engaged_at_start)
+        self._mapping = CommandMapping(s.output, s.command, s.ackermann)
         self._open: Observation | None = None
         self._early: Action | None = None
         self._unanswered_since = self._heard_at = 0.0
         self._repeated: tuple[int, int] | None = None
         self._last: Header | None = None
         self._is_stopped = True
+        self._speed = math.nan
+        self._human: np.ndarray | None = None
+        self._human_at = -math.inf
         self._applied = np.zeros(2, np.float32)
-        self._stamp_ns: int | None = None
-        self._braking_since_ns: int | None = None
-        self._stale = Throttle()
+        self._applied_at: float | None = None
+        self._braking_since: float | None = None
+        self._stale, self._refused = Throttle(), Throttle()
         self._actions = self.create_publisher(AppliedAction, '~/output/applied_action', qos.STEP)
-        self._commands = self.create_publisher(
-            CarlaEgoVehicleControl, '~/output/vehicle_command', qos.SENSOR)
+        self._states = self.create_publisher(String, '~/output/state', qos.LATCHED)
+        if s.output == 'carla':
+            kind = CarlaEgoVehicleControl
+            self._commands = self.create_publisher(kind, '~/output/vehicle_command', qos.SENSOR)
+        else:
+            kind = AckermannDriveStamped
+            self._commands = self.create_publisher(kind, '~/output/ackermann_command', qos.SENSOR)
         self.create_subscription(Observation, '~/input/observation', self._on_observation,
                                  qos.STEP)
         self.create_subscription(Action, '~/input/action', self._on_action, qos.STEP)
         self.create_subscription(Header, '~/input/hold', self._on_hold, qos.STEP)
+<<<<<<< HEAD
         every(self, 0.02, self._watch)
+=======
+        self.create_subscription(kind, '~/input/human_command', self._on_human_command, qos.SENSOR)
+        self.create_subscription(Bool, '~/input/override', self._on_override, qos.SENSOR)
+        self.create_subscription(Bool, '~/input/emergency_stop', self._on_emergency_stop,
+                                 qos.SENSOR)
+        self.create_subscription(String, '~/input/stop_request', self._on_stop_request, qos.SENSOR)
+        self.create_service(SetBool, '~/engage', self._on_engage)
+        self.create_service(Trigger, '~/clear_emergency_stop', self._on_clear)
+        self.create_timer(0.02, self._watch)
+        if s.heartbeat:
+            self.create_timer(1.0 / s.heartbeat, self._beat)
+        self._told = ''
+        self._tell()
+        if s.autostart:
+            start(self)
+>>>>>>> 003ffe3 (control_node has the last word: engage, override, emergency stop, stop requests, Ackermann commands, a heartbeat; a managed node that brakes when deactivated)
 
     def _apply(self, settings: ControlSettings) -> None:
         self.settings = settings
+        self._mapping = CommandMapping(settings.output, settings.command, settings.ackermann)
+
+    # -- who has the say
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let the policy drive, if it is engaged."""
+        self._authority.is_active = True
+        self._tell()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Brake, and stay so until somebody activates and engages again."""
+        self._authority.disengage('the node was deactivated')
+        self._authority.is_active = False
+        self._tell(at_once=True)
+        return super().on_deactivate(state)
+
+    def _on_engage(self, request: SetBool.Request, response: SetBool.Response
+                   ) -> SetBool.Response:
+        if request.data:
+            response.message = self._authority.engage()
+            response.success = not response.message
+        else:
+            response.success = True
+            self._authority.disengage('disengaged')
+        self._tell(at_once=not request.data)
+        return response
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        if message.data and self._authority.stop_at_once('emergency stop'):
+            self._tell(at_once=True)
+
+    def _on_clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._authority.clear_emergency_stop()
+        response.message = ('stopped until engaged again' if response.success
+                            else 'there is no emergency stop')
+        self._tell()
+        return response
+
+    def _on_stop_request(self, message: String) -> None:
+        if self._authority.disengage(message.data or 'a stop was asked for'):
+            self._tell(at_once=True)
+
+    def _on_override(self, message: Bool) -> None:
+        if message.data != self._authority.is_overridden:
+            self._authority.is_overridden = message.data
+            self._tell(at_once=message.data)
+
+    def _on_human_command(self, message: CarlaEgoVehicleControl | AckermannDriveStamped) -> None:
+        try:
+            self._human = self._mapping.from_message(message, self._speed)
+        except ValueError as error:
+            if self._refused.ready():
+                self.get_logger().warning(f'human command refused ({self._refused.count} so '
+                                          f'far): {error}')
+            return
+        self._human_at = time.monotonic()
+        if self._authority.driver == Driver.HUMAN:
+            self._beat()
+
+    def _tell(self, at_once: bool = False) -> None:
+        """Say who drives when that has changed; `at_once` acts on it before the next frame."""
+        driver, reason = self._authority.driver, self._authority.reason
+        state = f'{driver.value}: {reason}' if reason not in ('', driver.value) else driver.value
+        if state != self._told:
+            self._told = state
+            self._states.publish(String(data=state))
+            if driver in (Driver.POLICY, Driver.HUMAN):
+                self.get_logger().info(f'drives now: {state}')
+            else:
+                self.get_logger().warning(f'drives now: {state}')
+        if at_once:
+            if self._open is not None and driver != Driver.POLICY:
+                self._act_without_policy(self._open)
+            self._beat()
+
+    # -- one command for each observation
 
     def _on_observation(self, message: Observation) -> None:
         self._heard_at = time.monotonic()
+        self._speed = message.state[0] * SPEED_SCALE if len(message.state) else math.nan
         if self._open is not None:
             # In real time a frame may come before the action to the one before it.
             self._repeat(self._open)
         else:
             self._unanswered_since = self._heard_at
-        if message.is_first:
+        if message.is_first and not self.settings.heartbeat:  # the vehicle was set down anew
             self._applied = np.zeros(2, np.float32)
-            self._stamp_ns = None
+            self._applied_at = None
         if message.is_last:
             self._stop(message.header)
+            return
+        if self._authority.driver != Driver.POLICY:
+            self._early = None
+            self._act_without_policy(message)
             return
         self._open = message
         if self._early is not None:
@@ -86,12 +226,10 @@ class ControlNode(Node):
             # Ahead of its observation it waits for it; behind it, it is too late.
             self._early = message
             return
-        now_ns = to_nanoseconds(answered.header.stamp)
-        speed = answered.state[0] * SPEED_SCALE if len(answered.state) else math.nan
-        dt = self._elapsed(now_ns)
-        self._braking_since_ns = None
+        dt = self._elapsed(self._time(answered.header))
+        self._braking_since = None
         self._send(answered, limit_action((message.steer, message.acceleration), self._applied,
-                                          speed, dt, self.settings.command),
+                                          self._speed, dt, self.settings.command),
                    AppliedAction.SOURCE_POLICY, message)
 
     def _on_hold(self, header: Header) -> None:
@@ -119,23 +257,45 @@ class ControlNode(Node):
                 'is the policy node alive?')
         self._brake(self._open, AppliedAction.SOURCE_WATCHDOG)
 
+    def _act_without_policy(self, observation: Observation) -> None:
+        """Brake, or pass on what a human commands."""
+        driver = self._authority.driver
+        if driver == Driver.HUMAN and self._human_is_heard():
+            self._braking_since = None
+            self._send(observation, self._human, AppliedAction.SOURCE_HUMAN, None)
+            return
+        if driver == Driver.HUMAN and self._stale.ready():
+            self.get_logger().warning(
+                'a human overrides, but no command of theirs has come for '
+                f'{self.settings.human_timeout:g} s: braking')
+        self._brake(observation, AppliedAction.SOURCE_WATCHDOG if driver == Driver.HUMAN
+                    else SOURCES[driver])
+
+    def _human_is_heard(self) -> bool:
+        return (self._human is not None
+                and time.monotonic() - self._human_at <= self.settings.human_timeout)
+
     def _repeat(self, observation: Observation) -> None:
         self._repeated = observation.episode, observation.step
         self._send(observation, self._applied, AppliedAction.SOURCE_REPEATED, None)
 
     def _brake(self, observation: Observation, source: int) -> None:
-        now_ns = to_nanoseconds(observation.header.stamp)
-        if self._braking_since_ns is None:
-            self._braking_since_ns = now_ns
-        action = brake_action(self._applied, (now_ns - self._braking_since_ns) * 1e-9,
-                              self._elapsed(now_ns), self.settings.command)
-        self._send(observation, action, source, None)
+        self._send(observation, self._braked(self._time(observation.header)), source, None)
+
+    def _braked(self, now: float) -> np.ndarray:
+        """Return the next action of a controlled stop, or of an emergency stop."""
+        if self._braking_since is None:
+            self._braking_since = now
+        action = brake_action(self._applied, now - self._braking_since, self._elapsed(now),
+                              self.settings.command)
+        if self._authority.driver == Driver.EMERGENCY:
+            action[1] = -1.0
+        return action
 
     def _send(self, observation: Observation, action: np.ndarray, source: int,
               chosen: Action | None) -> None:
         self._open = None
-        self._applied = action
-        self._stamp_ns = to_nanoseconds(observation.header.stamp)
+        self._applied, self._applied_at = action, self._time(observation.header)
         self._command(observation.header, action)
         self._actions.publish(AppliedAction(
             header=observation.header, vehicle=observation.vehicle, episode=observation.episode,
@@ -145,21 +305,39 @@ class ControlNode(Node):
 
     def _stop(self, header: Header) -> None:
         """Stand: outside an episode nobody drives."""
-        self._command(header, np.array((0.0, -1.0), np.float32))
+        if self.settings.heartbeat:  # as a passenger would like it; a simulator is not one
+            now = self._time(header)
+            self._applied, self._applied_at = self._braked(now), now
+            self._command(header, self._applied)
+        else:
+            self._command(header, STANDING)
         self._is_stopped = True
 
     def _command(self, header: Header, action: np.ndarray) -> None:
-        command = to_carla(action, self.settings.command)
-        message = CarlaEgoVehicleControl(
-            throttle=command.throttle, steer=command.steer, brake=command.brake,
-            hand_brake=command.hand_brake, reverse=command.reverse)
-        message.header = header
-        self._commands.publish(message)
+        self._commands.publish(self._mapping.to_message(header, action, self._speed))
         self._last, self._is_stopped = header, False
 
-    def _elapsed(self, now_ns: int) -> float:
+    def _beat(self) -> None:
+        """Send a command although no observation asks for one, where the vehicle wants that."""
+        if not self.settings.heartbeat:
+            return
+        header = Header(stamp=self.get_clock().now().to_msg(),
+                        frame_id=self._last.frame_id if self._last is not None else '')
+        driver, now = self._authority.driver, self._time(header)
+        if driver == Driver.HUMAN and self._human_is_heard():
+            self._applied, self._applied_at, self._braking_since = self._human, now, None
+        elif driver != Driver.POLICY or self._is_stopped:
+            self._applied, self._applied_at = self._braked(now), now
+        self._commands.publish(self._mapping.to_message(header, self._applied, self._speed))
+
+    def _time(self, header: Header) -> float:
+        """Return the time in s that limits count in: simulated where observations set the pace."""
+        return (time.monotonic() if self.settings.heartbeat
+                else to_nanoseconds(header.stamp) * 1e-9)
+
+    def _elapsed(self, now: float) -> float:
         """Return the time in s since the last applied action; a camera period at the first."""
-        return 0.05 if self._stamp_ns is None else (now_ns - self._stamp_ns) * 1e-9
+        return 0.05 if self._applied_at is None else now - self._applied_at
 
     def close(self) -> None:
         """Leave the vehicle braking."""

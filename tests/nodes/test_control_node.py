@@ -242,7 +242,7 @@ def test_a_live_parameter_changes_what_happens(peer: Peer, connect: Callable[...
 @pytest.mark.parametrize(('name', 'value', 'reason'), [
     ('action_timeout', 0.0, 'range'),
     ('action_timeout', 'soon', 'type'),
-    ('command.speed_limit', 5.0, 'read'),  # read-only, or read at start
+    ('command.steering_range', 0.5, 'read'),  # read-only, or read at start
     ('no.such', 1.0, ''),
 ])
 def test_a_parameter_that_cannot_be_changed_is_rejected_with_the_reason(
