@@ -98,9 +98,6 @@ class ControlNode(LifecycleNode):
                                  qos.STEP)
         self.create_subscription(Action, '~/input/action', self._on_action, qos.STEP)
         self.create_subscription(Header, '~/input/hold', self._on_hold, qos.STEP)
-<<<<<<< HEAD
-        every(self, 0.02, self._watch)
-=======
         self.create_subscription(kind, '~/input/human_command', self._on_human_command, qos.SENSOR)
         self.create_subscription(Bool, '~/input/override', self._on_override, qos.SENSOR)
         self.create_subscription(Bool, '~/input/emergency_stop', self._on_emergency_stop,
@@ -108,14 +105,13 @@ class ControlNode(LifecycleNode):
         self.create_subscription(String, '~/input/stop_request', self._on_stop_request, qos.SENSOR)
         self.create_service(SetBool, '~/engage', self._on_engage)
         self.create_service(Trigger, '~/clear_emergency_stop', self._on_clear)
-        self.create_timer(0.02, self._watch)
+        every(self, 0.02, self._watch)
         if s.heartbeat:
-            self.create_timer(1.0 / s.heartbeat, self._beat)
+            every(self, 1.0 / s.heartbeat, self._beat)
         self._told = ''
         self._tell()
         if s.autostart:
             start(self)
->>>>>>> 003ffe3 (control_node has the last word: engage, override, emergency stop, stop requests, Ackermann commands, a heartbeat; a managed node that brakes when deactivated)
 
     def _apply(self, settings: ControlSettings) -> None:
         self.settings = settings
