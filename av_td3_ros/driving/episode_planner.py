@@ -68,6 +68,7 @@ class EpisodePlanner:
         self._planner = RoutePlanner(road_map)
         self._spawns = road_map.spawn_points()
         self._name = road_map.name
+        self.height = road_map.height
         self._settings = settings
         if not self._spawns:
             raise ValueError(f'map {road_map.name!r} has no lane with room to start from; a start '

@@ -188,6 +188,12 @@ class RoadMap:
         """Say whether there is a driving lane of these ids."""
         return (road_id, section_id, lane_id) in self._indices
 
+    def height(self, x: float, y: float) -> float:
+        """Return how high the nearest driving lane lies there, in m."""
+        waypoint = self.carla_map.get_waypoint(
+            carla.Location(x=x, y=-y), project_to_road=True, lane_type=carla.LaneType.Driving)
+        return float(waypoint.transform.location.z)
+
     def project(self, x: float, y: float) -> LaneLocation:
         """Return the place on the nearest driving lane, whatever its direction."""
         # Projecting onto Driving lanes only: with LaneType.Any CARLA answers with the nearest

@@ -44,10 +44,11 @@ def to_yaw(rotation: Quaternion) -> float:
     return math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
-def to_pose_message(pose: Pose) -> PoseMessage:
-    """Return a planar pose as a message."""
+def to_pose_message(pose: Pose, height: float = 0.0) -> PoseMessage:
+    """Return a planar pose, at a height in m, as a message."""
     message = PoseMessage(orientation=to_quaternion(pose.yaw))
     message.position.x, message.position.y = float(pose.x), float(pose.y)
+    message.position.z = float(height)
     return message
 
 

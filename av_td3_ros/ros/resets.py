@@ -15,6 +15,7 @@ from av_td3_ros.ros.conversions import to_pose_message
 
 ARRIVED = 2.0    # m from the start pose at which a teleport has taken place
 SLOW = 1.0       # m/s that the speed may differ from the wanted one by then
+ABOVE = 0.2      # m over the road that a vehicle is put down from: none of it is in the ground
 PATH_FITS = 6.0  # m between the ends of a published path and those asked for
 
 Points = npt.NDArray[np.float64]
@@ -42,13 +43,15 @@ class Resetter:
 
     def ask(self) -> None:
         """Teleport, set the speed, name the goal: in this order, as the bridge needs it."""
-        assert self.plan is not None
+        assert self.plan is not None and self.planner is not None
+        start, end = self.plan.start, self.plan.goal
         self._asked_at = time.monotonic()
-        self._transforms.publish(to_pose_message(self.plan.start))
+        self._transforms.publish(to_pose_message(
+            start, self.planner.height(start.x, start.y) + ABOVE))
         velocity = Twist()  # in the vehicle's own frame
         velocity.linear.x = self.plan.speed
         self._velocities.publish(velocity)
-        goal = PoseStamped(pose=to_pose_message(self.plan.goal))
+        goal = PoseStamped(pose=to_pose_message(end, self.planner.height(end.x, end.y)))
         goal.header.frame_id = 'map'
         self._goals.publish(goal)
 

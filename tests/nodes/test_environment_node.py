@@ -203,6 +203,7 @@ def test_a_reset_asks_for_pose_speed_and_goal_in_this_order(connect: Callable[..
                      f'{EGO}/goal']
     here = ROADS.project(start.x, start.y)
     assert abs(here.lateral) < 0.01
+    assert bridge.transforms.messages[0].position.z > 0.0  # CARLA drops it onto the road
     assert bridge.velocities.messages[0].linear.x == 0.0
     assert bridge.goals.messages[0].header.frame_id == 'map'
     assert 150.0 <= len(bridge.route) - 1 <= 300.0

@@ -58,6 +58,13 @@ def test_a_place_off_the_road_keeps_its_full_distance(straight):
     assert straight.project(50.0, -21.75).lateral == pytest.approx(-20.0, abs=1e-3)
 
 
+def test_a_road_on_a_hill_has_its_height():
+    hill = straight_road().replace('<elevationProfile/>', (
+        '<elevationProfile><elevation s="0" a="2" b="0.1" c="0" d="0"/></elevationProfile>'))
+    road = RoadMap.from_text(hill, 'hill')
+    assert [road.height(x, -1.75) for x in (10.0, 60.0)] == pytest.approx([3.0, 8.0], abs=0.05)
+
+
 def test_markings_are_given_left_and_right_of_the_lanes_own_direction(straight):
     assert straight.markings_at(straight.project(10.0, -1.0)) == ('broken', 'solid')
     assert straight.markings_at(straight.project(10.0, 1.0)) == ('broken', 'solid')
