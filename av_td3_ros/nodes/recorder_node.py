@@ -14,7 +14,7 @@ from rclpy.serialization import serialize_message
 from av_td3_ros.driving.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import TransitionBag
-from av_td3_ros.ros.conversions import to_bytes
+from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import setting
@@ -38,12 +38,10 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         super().__init__('recorder_node')
         s = declare_settings(self, RecorderSettings)
-        self._session = uuid.uuid4().hex
-        self._sequence = 0
-        self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
         self._kept: collections.deque[bytes] = collections.deque(maxlen=s.kept)
         self._unwritten = Throttle()
-        self._told = 0
+        self._begun: tuple[int, int] | None = None
+        self._begin_session()
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
@@ -63,7 +61,21 @@ class RecorderNode(Node):
         self.create_subscription(Observation, '~/input/observation', self._on_observation,
                                  qos.TRANSITION)
 
+    def _begin_session(self) -> None:
+        self._session = uuid.uuid4().hex
+        self._sequence = self._told = 0
+        self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
+        self._kept.clear()
+
     def _on_observation(self, message: Observation) -> None:
+        if message.is_first:
+            begun = message.episode, to_nanoseconds(message.header.stamp)
+            # An environment node that was started again counts its episodes from the first again:
+            # in the same session they would be taken for copies.
+            if self._begun is not None and begun != self._begun and begun[0] <= self._begun[0]:
+                self.get_logger().warning('the environment node has begun anew: a new session')
+                self._begin_session()
+            self._begun = begun
         self._record(self._joiner.add_observation(message))
 
     def _on_action(self, message: AppliedAction) -> None:

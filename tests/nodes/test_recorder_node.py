@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from av_td3_msgs.msg import AppliedAction, Observation, RewardTerms, Transition
 from av_td3_msgs.srv import ResendTransitions
-from harness import SPECS, Peer, Running, await_that, parameter_file
+from harness import SPECS, Log, Peer, Running, await_that, parameter_file
 from rosbags.highlevel import AnyReader
 from std_msgs.msg import Header
 
@@ -36,11 +36,11 @@ class Drive:
         self.apply = peer.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION)
         self.random = np.random.default_rng(0)
 
-    def observation(self, episode: int, step: int, last: bool = False) -> None:
-        """Publish an observation whose numbers tell which one it is."""
+    def observation(self, episode: int, step: int, last: bool = False, later: int = 0) -> None:
+        """Publish an observation whose numbers tell which one it is, `later` s later."""
         frames = self.random.integers(0, 256, (4, 36, 36), np.uint8)
         self.observe(Observation(
-            header=Header(stamp=to_stamp((1000 * episode + step) * 50_000_000),
+            header=Header(stamp=to_stamp((1000 * episode + step + 20 * later) * 50_000_000),
                           frame_id='ego_vehicle'),
             vehicle='ego_vehicle', episode=episode, step=step, height=36, width=36, count=4,
             frames=to_bytes(frames), state=to_floats(np.array((episode, step), np.float32)),
@@ -205,3 +205,33 @@ def test_a_bag_that_is_there_already_is_not_touched(make: Callable[..., Running]
     with pytest.raises(FileExistsError, match='exists already: choose another directory'):
         make('recorder_node', {'bag': str(tmp_path / 'bag')})
     assert not list((tmp_path / 'bag').iterdir())
+
+
+def test_an_environment_that_begins_anew_begins_a_session(
+        connect: Callable[..., tuple[Drive, Running]], log: Log) -> None:
+    drive, _ = connect()
+    for step in range(3):  # it dies within an episode
+        drive.observation(0, step)
+        drive.action(0, step)
+    before = [drive.transitions.next() for _ in range(2)]
+    for step in range(2):
+        drive.observation(0, step, later=60)
+        drive.action(0, step)
+    drive.observation(0, 2, last=True, later=60)
+    after = [drive.transitions.next() for _ in range(3)]
+    assert 'begun anew' in log.next('a new session')
+    assert [one.sequence for one in (*before, *after)] == [1, 2, 1, 2, 3]
+    assert len({one.session for one in before}) == len({one.session for one in after}) == 1
+    assert before[0].session != after[0].session
+    assert [one.step for one in after] == [0, 1, 2]
+
+
+def test_a_copy_of_an_episodes_first_step_begins_no_session(
+        connect: Callable[..., tuple[Drive, Running]]) -> None:
+    drive, _ = connect()
+    drive.observation(0, 0)
+    drive.observation(0, 0)
+    drive.action(0, 0)
+    drive.observation(0, 1, last=True)
+    first, last = drive.transitions.next(), drive.transitions.next()
+    assert (first.session, first.sequence, last.sequence) == (last.session, 1, 2)

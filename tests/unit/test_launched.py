@@ -1,35 +1,89 @@
-"""The configuration that a launch file makes, as far as no launch is needed for it."""
+"""What a launch file tells the nodes; without `launch`, which not every machine has."""
 from __future__ import annotations
 
-import math
+from pathlib import Path
 
 import pytest
+import yaml
 
-from av_td3_ros.cli.launched import Told
-
-CALIBRATED = 'camera.calibrate=true'
-
-
-def words(profile: str, config: str, policy: str = 'pretrained') -> list[str]:
-    told = Told(profile, 'ego_vehicle', config=config)
-    return told.camera_words(policy, told.driving(policy, recording=False))
+from av_td3_ros.cli.config import Config
+from av_td3_ros.cli.launched import SEED_STEP, Told, fleet_configs, fleet_names
 
 
-def test_a_vehicles_images_are_turned_to_the_camera_of_the_policys_training() -> None:
-    told = Told('vehicle', 'ego_vehicle', config=CALIBRATED)
-    config = told.driving('pretrained', recording=False)
-    view = config.settings['environment_node'].camera.training
-    assert (view.width, view.height, view.z) == (320, 240, 1.6)
-    assert (view.fov, view.pitch) == pytest.approx((math.pi / 2, math.radians(8.0)))
+def parameter_file(folder: Path, **nodes: dict[str, object]) -> str:
+    """Write a parameter file that sets this and nothing else."""
+    path = folder / 'mine.yaml'
+    path.write_text(yaml.safe_dump(
+        {f'/**/{node}': {'ros__parameters': values} for node, values in nodes.items()}))
+    return str(path)
 
 
-def test_a_camera_unlike_that_of_the_training_is_told_by_how_much() -> None:
-    assert not words('vehicle', CALIBRATED)
-    (said,) = words('vehicle', f'{CALIBRATED} camera.training.z=1.2')
-    assert said.startswith("not the camera of pretrained's training: the height z = 1.20 m ")
-    assert not words('embedded', '')
-    (said,) = words('embedded', 'world.camera.fov=70.0')
-    assert 'is 0.349 rad (20.0 deg) narrower than the recorded' in said
-    # What a camera that is no simulated one sees is known to av-td3 doctor, which hears it.
-    assert not words('vehicle', '')
-    assert not words('embedded', 'world.camera.fov=70.0', policy='pursuit')
+def test_training_without_a_word_is_that_of_the_command_line() -> None:
+    values = Told('embedded', 'hero').training().values()
+    assert values == Config.shipped().for_training(
+        'embedded', 'hero', map_name='train/roads').values()
+
+
+def test_what_is_said_last_counts(tmp_path: Path) -> None:
+    file = parameter_file(
+        tmp_path, environment_node={'episodes': {'max_speed': 3.0, 'max_offset': 0.1}},
+        learner_node={'seed': 4, 'threads': 2}, simulator_node={'world': {'map': 'town'}})
+    told = Told('embedded', 'hero', seed='7', params_file=file, config='learner_node.threads=3')
+    values = told.training(steps='50').values()
+    assert values['environment_node']['episodes.max_offset'] == 0.1  # the file
+    assert values['environment_node']['episodes.max_speed'] == 8.0   # the profile
+    assert values['learner_node']['seed'] == 7                       # the argument
+    assert values['learner_node']['threads'] == 3                    # config
+    assert values['learner_node']['total_transitions'] == 50
+    assert values['simulator_node']['world.map'] == 'town'
+
+
+def test_what_of_the_file_does_not_count_is_said(tmp_path: Path) -> None:
+    file = parameter_file(tmp_path, environment_node={'episodes': {'max_speed': 3.0}})
+    (words,) = Told('embedded', 'hero', params_file=file).overruled()
+    assert 'episodes.max_speed = 8.0 by profile embedded, not 3.0' in words
+    told = Told('embedded', 'hero', params_file=file, config='episodes.max_speed=2.0')
+    assert told.overruled() == []
+    assert told.training().values()['environment_node']['episodes.max_speed'] == 2.0
+
+
+def test_a_policy_drives_with_the_settings_it_was_trained_with(tmp_path: Path) -> None:
+    told = Told('embedded', 'hero', params_file=parameter_file(
+        tmp_path, control_node={'command': {'speed_limit': 2.5}}))
+    values = told.driving('pretrained', recording=False).values()
+    assert values['policy_node']['weights'].endswith('pretrained')
+    assert values['policy_node']['driver'] == 'policy'
+    assert not values['policy_node']['training']
+    assert values['control_node']['command.speed_limit'] == 2.5  # slower than it learned
+    assert values['environment_node']['wait_for'] == 2
+    assert told.driving('pursuit', recording=True).values()['environment_node']['wait_for'] == 3
+
+
+def test_a_vehicle_is_one_argument_away() -> None:
+    simulated, real = (Told(profile, 'hero').driving('pretrained', recording=True).values()
+                       for profile in ('embedded', 'vehicle'))
+    assert simulated['policy_node'] == real['policy_node']
+    assert real['environment_node']['image_transport'] == 'compressed'
+    assert not real['environment_node']['resets']
+    assert real['control_node']['sensor_timeout'] > 0.0
+
+
+def test_a_fleet_has_names_seeds_and_bags_of_its_own(tmp_path: Path) -> None:
+    vehicles = fleet_names('car', '3')
+    assert vehicles == ['car_1', 'car_2', 'car_3']
+    config = Told('embedded', vehicles[0], seed='7').training()
+    values = {name: one.values() for name, one in
+              fleet_configs(config, vehicles, tmp_path).items()}
+    for node, key in (('simulator_node', 'seed'), ('environment_node', 'episodes.seed'),
+                      ('policy_node', 'seed')):
+        assert [values[one][node][key] for one in vehicles] == [
+            7, 7 + SEED_STEP, 7 + 2 * SEED_STEP]
+    assert values['car_2']['environment_node']['vehicle'] == 'car_2'
+    assert values['car_2']['recorder_node']['bag'] == str(tmp_path / 'bags' / 'car_2')
+    assert values['car_1']['learner_node'] == values['car_3']['learner_node']
+
+
+@pytest.mark.parametrize('count', ['0', '-1', ''])
+def test_a_fleet_of_none_is_refused(count: str) -> None:
+    with pytest.raises(ValueError, match='give 1 or more'):
+        fleet_names('car', count)
