@@ -147,7 +147,7 @@ def _expectation(config: Config, policy: Policy | None, profile: str) -> Expecta
     return Expectation(
         camera_rate=1.0 / trained.get(STEP, world[STEP]), max_gap=environment.frame.max_gap,
         max_lateral=environment.driving.termination.max_lateral, resets=environment.resets,
-        engaged_at_start=getattr(control, 'engaged_at_start', True),
+        engaged_at_start=control.engaged_at_start,
         pairing=environment.pairing, camera=camera, frame_size=environment.frame.size,
         picture=(picture.width, picture.height) if picture else None, recorded=recorded)
 

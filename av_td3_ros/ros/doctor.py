@@ -103,7 +103,7 @@ def _input(need: Need, heard: Heard) -> Finding:
     check = f'{role.short} topic'
     if not ends:
         return Finding(check, role.missing, f'nobody publishes {need.topic} ({role.type_name})',
-                       role.instead if role.missing != 'error' else
+                       '' if role.missing == 'ok' else
                        f'{role.instead or "start it"}{_elsewhere(role, heard)}')
     wrong = sorted({one.type_name for one in ends} - {role.type_name})
     who = ', '.join(sorted({one.node for one in ends}))

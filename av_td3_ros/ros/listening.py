@@ -91,8 +91,11 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
     """Return what our nodes want of the world outside, by {node: its settings}."""
     environment, control = settings['environment_node'], settings['control_node']
     compressed = environment.image_transport == 'compressed'
-    command = (AckermannDriveStamped if getattr(control, 'output', 'carla') == 'ackermann'
+    command = (AckermannDriveStamped if control.output == 'ackermann'
                else CarlaEgoVehicleControl)
+
+    # Where the policy may drive at once, nobody sits at a wheel.
+    optional: checkup.Level = 'ok' if control.engaged_at_start else 'warning'
 
     def of(node: str) -> Callable[..., Role]:
         return lambda name, *rest: Role(node, f'~/{name}', *rest)
@@ -110,11 +113,11 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
         see('input/lane_invasion', CarlaLaneInvasionEvent, qos.EVENT, 'warning',
             'publish it, or lane invasions will not be counted'),
         act(f'output/{COMMANDS[command is AckermannDriveStamped]}', command, qos.SENSOR),
-        act('input/human_command', command, qos.SENSOR, 'warning',
+        act('input/human_command', command, qos.SENSOR, optional,
             'publish what the human driver commands, or it cannot be recorded'),
-        act('input/override', Bool, qos.SENSOR, 'warning',
+        act('input/override', Bool, qos.SENSOR, optional,
             'publish true while a human drives, or disengage before taking over'),
-        act('input/emergency_stop', Bool, qos.SENSOR, 'warning',
+        act('input/emergency_stop', Bool, qos.SENSOR, optional,
             "have the vehicle's own emergency stop in hand"),
         act('input/stop_request', String, qos.SENSOR, 'ok', ''),
         *(of(node)('input/vehicle_odometry', Odometry, qos.VEHICLE)
@@ -275,7 +278,7 @@ class Listener:
         for need in self._needs:
             if need.role.is_input:
                 heard = self._hear(need.topic, need.role.kind, need.role.profile)
-                complete &= heard or need.role.missing == 'ok'
+                complete &= heard or need.role.missing != 'error'
             else:
                 complete &= bool(self._subscribers(need.topic))
         return complete

@@ -20,10 +20,14 @@ import pytest
 import yaml
 from geometry_msgs.msg import PoseStamped
 from harness import SPECS, VEHICLE, Peer, Running, await_that
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 
 from av_td3_ros.cli import main
 from av_td3_ros.cli.config import Config
@@ -254,6 +258,33 @@ def test_somebody_else_who_commands_the_vehicle(peer: Peer, drive: Drive, examin
     peer.speak(need.role.kind, need.topic)
     status, found = examine()
     assert status == 1 and '/peer commands the vehicle' in found['command']['found']
+
+
+def test_who_drives_and_the_states_of_managed_nodes(peer: Peer, make: Callable[..., Running],
+                                                    examine: Examine) -> None:
+    settings = {'control_node': {'engaged_at_start': False, 'autostart': False}}
+    node = make('control_node', settings['control_node'])
+    node.spin()
+    service = '/ego_vehicle/control_node'
+    options = dict(profile='embedded', settings=settings)
+    _, found = examine(**options)
+    assert found['control_node state']['level'] == 'warning'
+    assert 'unconfigured' in found['control_node state']['found']
+    assert f'ros2 lifecycle set {service} configure' in found['control_node state']['remedy']
+    assert found['driver']['found'].startswith('stopped')
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert peer.ask(ChangeState, f'{service}/change_state', ChangeState.Request(
+            transition=Transition(id=transition))).success
+    assert peer.ask(SetBool, f'{service}/engage', SetBool.Request(data=True)).success
+    status, found = examine(**options)
+    assert status == 0 and found['control_node state']['found'] == 'active'
+    assert found['driver']['level'] == 'warning' and 'data: false' in found['driver']['remedy']
+    assert f'nobody but {service}' in found['command']['found']
+    peer.speak(Bool, '/ego_vehicle/emergency_stop')(Bool(data=True))
+    await_that(lambda: not node.node._authority.is_engaged, 'the emergency stop')
+    _, found = examine(**options)
+    assert found['driver']['found'].startswith('emergency stop')
+    assert f'{service}/clear_emergency_stop' in found['driver']['remedy']
 
 
 def test_policies(drive: Drive, examine: Examine, tmp_path: Path) -> None:
