@@ -266,7 +266,7 @@ def test_who_drives_and_the_states_of_managed_nodes(peer: Peer, make: Callable[.
     node = make('control_node', settings['control_node'])
     node.spin()
     service = '/ego_vehicle/control_node'
-    options = dict(profile='embedded', settings=settings)
+    options = {'profile': 'embedded', 'settings': settings}
     _, found = examine(**options)
     assert found['control_node state']['level'] == 'warning'
     assert 'unconfigured' in found['control_node state']['found']
