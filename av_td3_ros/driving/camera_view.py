@@ -103,8 +103,9 @@ class CameraView:
     its foot there and changes its height by the ratio of the two heights. With both cameras in
     one place this is the homography K_train R K^-1.
 
-    Pixels that the camera does not see repeat the nearest one that it does. Black ones would
-    bring an edge that no road has, and the training has repeated edges too (random_shift).
+    Pixels that the camera does not see repeat the nearest one that it does, as the edges that
+    random_shift moves in do in training. Black ones bring edges that no road has: by its camera
+    alone a policy completed none of 10 routes with them and 8 with these (docs/camera.md).
     """
 
     def __init__(self, calibration: Calibration, settings: CameraViewSettings,
