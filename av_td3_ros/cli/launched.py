@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,25 @@ class Told:
         return self._base(None).for_simulator(
             self.vehicle, map_name=self._map(DRIVING_MAP), seed=number('seed', self.seed)
             ).with_values({'simulator_node': {'mode': mode}}).with_options(self._options())
+
+    def viewing(self) -> Config:
+        """
+        Return the configuration of what looks at a session; raise ValueError or OSError.
+
+        Of a simulated vehicle, its camera and its steering are those of the session.
+        """
+        config = self._base(None).with_values(profile_parameters(self.profile))
+        if has_simulator(self.profile):
+            world = config.settings['simulator_node'].world
+            angle = (world.vehicle.max_steering_angle
+                     * config.settings['control_node'].command.steering_range)
+            camera = {name: getattr(world.camera, name) for name in ('width', 'height', *'xyz')}
+            camera |= {name: round(math.radians(getattr(world.camera, name)), 5)
+                       for name in ('fov', 'pitch', 'yaw')}
+            config = config.with_values({'inspection_node': {
+                **{f'view.{name}': value for name, value in camera.items()},
+                'prediction.steering_angle': angle}})
+        return config.with_options(self._options())
 
     def overruled(self) -> list[str]:
         """Say what of `params_file` does not count, because the profile needs another value."""

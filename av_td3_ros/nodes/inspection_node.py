@@ -52,7 +52,7 @@ SOURCE_NAMES = {AppliedAction.SOURCE_POLICY: 'policy', AppliedAction.SOURCE_HUMA
                 AppliedAction.SOURCE_REPEATED: 'repeated',
                 AppliedAction.SOURCE_STOPPED: 'stopped'}
 TERMS = ('progress', 'efficiency', 'lane', 'comfort', 'safety')
-LOOKING = 0.25  # s of wall time at most until somebody who begins to look is seen
+LOOKING = 0.25  # s of wall time until somebody who begins to look is seen
 
 # What each output is made of.
 NEEDS = {'image': {'observation', 'action', 'applied_action'},
@@ -92,7 +92,7 @@ class InspectionNode(Node):
         self._images = self.create_publisher(Image, '~/debug/image', qos.VIEW)
         self._markers = self.create_publisher(MarkerArray, '~/debug/markers', qos.VIEW)
         self._transforms = self.create_publisher(TFMessage, '~/output/tf', qos.TF)
-        self._timer = every(self, self._period(), self._on_timer)
+        self._timer = every(self, LOOKING, self._on_timer)
 
     def _begin(self) -> None:
         s = self.settings
@@ -105,18 +105,20 @@ class InspectionNode(Node):
         before, self.settings = self.settings, settings
         self._annotator = Annotator(settings.view, settings.prediction, settings.width)
         self._trail.length = settings.trail
-        if settings.rate != before.rate:
-            self.destroy_timer(self._timer)
-            self._timer = every(self, self._period(), self._on_timer)
+        if settings.rate != before.rate and self._listening:
+            self._set_pace(1.0 / settings.rate)
 
-    def _period(self) -> float:
-        return min(1.0 / self.settings.rate, LOOKING)
+    def _set_pace(self, period: float) -> None:
+        self.destroy_timer(self._timer)
+        self._timer = every(self, period, self._on_timer)
 
     # -- listening, as long as somebody looks
 
     def _on_timer(self) -> None:
-        looked_at = self._looked_at()
+        looked_at, was_looked_at = self._looked_at(), bool(self._listening)
         self._listen(set().union(*(NEEDS[one] for one in looked_at)))
+        if bool(looked_at) != was_looked_at:
+            self._set_pace(1.0 / self.settings.rate if looked_at else LOOKING)
         try:
             if 'image' in looked_at & self._due:
                 self._due.discard('image')

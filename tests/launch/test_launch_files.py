@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS installation only')
 pytest.importorskip('ros2launch', reason='ros2launch comes with a ROS installation only')
 
-from av_td3_msgs.msg import AppliedAction, LearnerStatus
+from av_td3_msgs.msg import AppliedAction, LearnerStatus, Observation
 from harness import TIMEOUT, Peer, await_that
 from launch import LaunchDescription
 from nav_msgs.msg import Odometry
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.ros import qos
@@ -316,4 +318,18 @@ def test_the_vehicle_side_listens_to_the_vehicle(
                STARTING)
     assert bool(it.node('learner_node')) == (learner == 'true')
     assert it.node('simulator_node') is None
+    assert it.stop() == 0, it.said[-3000:]
+
+
+@pytest.mark.skipif(shutil.which('rviz2') is not None, reason='rviz is there and would open')
+def test_looking_on_says_what_is_not_installed_and_shows_the_rest(
+        launched: Callable[..., Launched], peer: Peer) -> None:
+    it = launched('view', vehicle='hero')
+    pictures = peer.hear(Image, '/hero/inspection_node/debug/image', qos.VIEW)
+    observe = peer.node.create_publisher(Observation, '/hero/observation', qos.STEP)
+    await_that(observe.get_subscription_count, 'the inspection node', STARTING)
+    assert 'rviz2 not installed: sudo apt install ros-' in it.said
+    observe.publish(Observation(
+        vehicle='hero', count=1, height=84, width=84, frames=bytes(84 * 84), state=[0.1] * 23))
+    assert pictures.next().encoding == 'bgr8'
     assert it.stop() == 0, it.said[-3000:]
