@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,7 @@ SMALL = ' '.join((
 
 @pytest.fixture(scope='session')
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Install the package by colcon; return the variables of a shell that sourced it."""
+    """Install the package by colcon; return what a shell that sourced it has in front."""
     pytest.importorskip('colcon_core', reason='colcon is not installed')
     workspace = tmp_path_factory.mktemp('workspace')
     prefix = workspace / 'install'
@@ -55,10 +56,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         env={**os.environ, 'COLCON_DEFAULTS_FILE': os.devnull, 'AMENT_PREFIX_PATH': sys.prefix})
     assert built.returncode == 0, built.stdout + built.stderr
     library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(prefix)})
-    before = os.environ.get('PYTHONPATH', '')
-    return {'AMENT_PREFIX_PATH': os.pathsep.join(
-                [str(prefix), os.environ.get('AMENT_PREFIX_PATH') or sys.prefix]),
-            'PYTHONPATH': os.pathsep.join(filter(None, [library, before]))}
+    return {'AMENT_PREFIX_PATH': str(prefix), 'PYTHONPATH': library}
 
 
 class Launched:
@@ -74,7 +72,9 @@ class Launched:
                  'launch', *named, *words,
                  *(f'{key}:={value}' for key, value in arguments.items())],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
-                env={**os.environ, **environment, 'ROS_LOG_DIR': str(folder / 'log')})
+                env={**os.environ, 'ROS_LOG_DIR': str(folder / 'log'), **{
+                    name: os.pathsep.join(filter(None, [first, os.environ.get(name)]))
+                    for name, first in environment.items()}})
 
     @property
     def said(self) -> str:
@@ -200,6 +200,33 @@ def test_a_rosbag_without_ros2_bag_says_what_to_install(
     assert it.ended() == 1
     assert 'ros2bag' in it.said and 'sudo apt install' in it.said
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_rosbag_is_told_the_topics_of_the_vehicle(
+        launched: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        ) -> None:
+    programs = tmp_path / 'programs'  # in the place of a ros2 bag, which may not be there
+    (programs / 'ros2bag-1.0.dist-info').mkdir(parents=True)
+    (programs / 'ros2bag-1.0.dist-info' / 'METADATA').write_text('Name: ros2bag\nVersion: 1.0\n')
+    (programs / 'ros2bag-1.0.dist-info' / 'entry_points.txt').write_text(
+        '[ros2cli.command]\nbag = ros2bag.command.bag:BagCommand\n')
+    (programs / 'ros2').write_text('#!/bin/sh\necho "told: $@"\n')
+    (programs / 'ros2').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{programs}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('PYTHONPATH', f'{programs}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+    it = launched('drive', run=tmp_path / 'run', policy='pursuit', map='loop', record='true',
+                  vehicle='hero', config=SMALL)
+    assert it.ended() == 0, it.said[-3000:]  # the bag is wanted: the session ends with it
+    (told,) = (line for line in it.said.splitlines() if 'told: ' in line)
+    words = told.partition('told: ')[2].split()
+    assert words[:7] == ['bag', 'record', '--storage', 'mcap', '--output',
+                         str(tmp_path / 'run' / 'sensors'), '--regex']
+    wanted = re.compile(words[7])
+    for topic in ('/carla/hero/rgb_front/image', '/carla/hero/odometry', '/clock',
+                  '/carla/hero/vehicle_control_cmd'):
+        assert wanted.search(topic), topic
+    for topic in ('/hero/observation', '/carla/hero2/odometry', '/learner/transition', '/clocks'):
+        assert not wanted.search(topic), topic
 
 
 # -- whole sessions
