@@ -1,6 +1,7 @@
 """What a launch file tells the nodes; without `launch`, which not every machine has."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,17 @@ def test_a_fleet_has_names_seeds_and_bags_of_its_own(tmp_path: Path) -> None:
 def test_a_fleet_of_none_is_refused(count: str) -> None:
     with pytest.raises(ValueError, match='give 1 or more'):
         fleet_names('car', count)
+
+
+def test_who_looks_on_is_told_of_the_sessions_camera_and_steering(tmp_path: Path) -> None:
+    file = tmp_path / 'run.yaml'
+    Config.shipped().with_values({
+        'simulator_node': {'world.camera.fov': 60.0, 'world.camera.pitch': 12.0},
+        'control_node': {'command.steering_range': 0.5}}).write(file, 'of a run')
+    seen = Told('embedded', 'hero', params_file=str(file)).viewing().settings['inspection_node']
+    assert math.degrees(seen.view.fov) == pytest.approx(60.0, abs=1e-3)
+    assert math.degrees(seen.view.pitch) == pytest.approx(12.0, abs=1e-3)
+    assert seen.prediction.steering_angle == pytest.approx(0.3)
+    chosen = Told('embedded', 'hero', config='inspection_node.view.fov=1.0').viewing()
+    assert chosen.settings['inspection_node'].view.fov == 1.0
+    assert not Told('vehicle', 'hero').viewing().settings['inspection_node'].tf
