@@ -20,6 +20,7 @@ from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.commands import OUTPUTS, CommandMapping
 from av_td3_ros.ros.conversions import to_nanoseconds
+from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
@@ -86,6 +87,7 @@ class ControlNode(LifecycleNode):
         self._applied_at: float | None = None
         self._braking_since: float | None = None
         self._stale, self._refused = Throttle(), Throttle()
+        self._sent, self._observed = Meter(), Meter()
         self._actions = self.create_publisher(AppliedAction, '~/output/applied_action', qos.STEP)
         self._states = self.create_publisher(String, '~/output/state', qos.LATCHED)
         if s.output == 'carla':
@@ -108,6 +110,9 @@ class ControlNode(LifecycleNode):
         every(self, 0.02, self._watch)
         if s.heartbeat:
             every(self, 1.0 / s.heartbeat, self._beat)
+        diagnostics = Diagnostics(self)
+        diagnostics.add('who drives', self._tell_driver)
+        diagnostics.add('commands', self._tell_commands)
         self._told = ''
         self._tell()
         if s.autostart:
@@ -191,10 +196,29 @@ class ControlNode(LifecycleNode):
                 self._act_without_policy(self._open)
             self._beat()
 
+    def _tell_driver(self) -> Reading:
+        driver = self._authority.driver
+        level = {Driver.EMERGENCY: ERROR, Driver.NOBODY: WARN}.get(driver, OK)
+        remedy = {Driver.EMERGENCY: '; call ~/clear_emergency_stop, then ~/engage',
+                  Driver.NOBODY: '; call ~/engage'}.get(driver, '')
+        return Reading(level, self._told + remedy, {
+            'engaged': self._authority.is_engaged, 'active': self._authority.is_active,
+            'override': self._authority.is_overridden,
+            'human commands refused': self._refused.count})
+
+    def _tell_commands(self) -> Reading:
+        values = {'rate [1/s]': self._sent.rate, 'observations a second': self._observed.rate,
+                  'actions that did not come': self._stale.count,
+                  'steer': float(self._applied[0]), 'acceleration': float(self._applied[1])}
+        if self._sent.age is None:
+            return Reading(WARN, 'no command sent: no observation comes', values)
+        return Reading(OK, f'{self._sent.rate:.1f} commands a second', values)
+
     # -- one command for each observation
 
     def _on_observation(self, message: Observation) -> None:
         self._heard_at = time.monotonic()
+        self._observed.note()
         self._speed = message.state[0] * SPEED_SCALE if len(message.state) else math.nan
         if self._open is not None:
             # In real time a frame may come before the action to the one before it.
@@ -310,8 +334,12 @@ class ControlNode(LifecycleNode):
         self._is_stopped = True
 
     def _command(self, header: Header, action: np.ndarray) -> None:
-        self._commands.publish(self._mapping.to_message(header, action, self._speed))
+        self._publish(header, action)
         self._last, self._is_stopped = header, False
+
+    def _publish(self, header: Header, action: np.ndarray) -> None:
+        self._commands.publish(self._mapping.to_message(header, action, self._speed))
+        self._sent.note()
 
     def _beat(self) -> None:
         """Send a command although no observation asks for one, where the vehicle wants that."""
@@ -324,7 +352,7 @@ class ControlNode(LifecycleNode):
             self._applied, self._applied_at, self._braking_since = self._human, now, None
         elif driver != Driver.POLICY or self._is_stopped:
             self._applied, self._applied_at = self._braked(now), now
-        self._commands.publish(self._mapping.to_message(header, self._applied, self._speed))
+        self._publish(header, self._applied)
 
     def _time(self, header: Header) -> float:
         """Return the time in s that limits count in: simulated where observations set the pace."""

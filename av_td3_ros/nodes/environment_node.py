@@ -37,12 +37,14 @@ from av_td3_ros.ros.conversions import (
     to_reward_terms,
     to_stamp,
 )
+from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading, stream
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 
+SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 
 
@@ -92,10 +94,11 @@ class EnvironmentNode(Node):
         self._hit_vehicle = False
         self._invasions = 0
         self._stamp_ns = 0
-        self._gaps = 0
+        self._gaps = self._counted = 0
         self._awaited = False
         self.failure = ''
         self._refused, self._alone = Throttle(), Throttle()
+        self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
         self._holds = self.create_publisher(Header, '~/output/hold', qos.STEP)
@@ -118,6 +121,14 @@ class EnvironmentNode(Node):
                                      qos.LATCHED)
             every(self, 0.25, self._ask_again)
 
+        diagnostics = Diagnostics(self, s.vehicle)
+        diagnostics.add('camera', lambda: stream(
+            'image', self._images_heard, SILENT, "is the camera's driver alive?"))
+        diagnostics.add('odometry', lambda: stream(
+            'odometry', self._odometry_heard, SILENT, 'is the localisation alive?'))
+        diagnostics.add('pairing', self._tell_pairing)
+        diagnostics.add('episode', self._tell_episode)
+
     # -- what comes in
 
     def _on_world_info(self, message: CarlaWorldInfo) -> None:
@@ -133,6 +144,7 @@ class EnvironmentNode(Node):
         self._resetter.plan = None  # the timer begins the next one, once everybody is there
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        self._images_heard.note()
         try:
             self._take(self._pairer.add_image(to_nanoseconds(message.header.stamp), message))
         except ValueError as error:
@@ -144,6 +156,7 @@ class EnvironmentNode(Node):
         except ValueError as error:
             self._refuse('odometry', error)
             return
+        self._odometry_heard.note()
         lonely = self._pairer.lonely_odometry
         self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
         if self._pairer.lonely_odometry > lonely and self._alone.ready():
@@ -301,6 +314,26 @@ class EnvironmentNode(Node):
             {**self._pairer.counts, 'images_refused': self._refused.count})
         self._episode = None
         self._summaries.publish(summary)
+
+    def _tell_pairing(self) -> Reading:
+        counts = {**self._pairer.counts, 'refused': self._refused.count}
+        before, self._counted = self._counted, sum(counts.values())
+        if self._counted > before:
+            return Reading(WARN, f'{self._counted - before} messages of camera or odometry were '
+                           'late, refused or without partner since the last look', counts)
+        return Reading(OK, 'image and odometry find each other', counts)
+
+    def _tell_episode(self) -> Reading:
+        values = {'episode': self._index, 'resets': self.settings.resets}
+        if self._episode is not None:
+            return Reading(OK, f'driving episode {self._index}, step {self._episode.steps}',
+                           values)
+        if not self._is_awaited():
+            return Reading(WARN, f'waiting for {self.settings.wait_for} nodes that take '
+                           'observations (policy, control, recorder)', values)
+        if self._path is None:
+            return Reading(WARN, 'waiting for a route', values)
+        return Reading(WARN, 'waiting for the vehicle at its start', values)
 
     def _refuse(self, what: str, error: ValueError) -> None:
         if self._refused.ready():

@@ -16,6 +16,7 @@ from rclpy.node import Node
 
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
+from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.run_log import RunLog
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings
@@ -24,6 +25,7 @@ from av_td3_ros.ros.transitions import by_human, load_bag, step_record
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.learner import Learner, LearnerSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
+from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.td3.weights import pack
 
 ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
@@ -59,6 +61,7 @@ class LearnerNode(Node):
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
         every(self, s.status_period, self._on_timer)
+        Diagnostics(self).add('learning', self._tell)
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()
@@ -261,6 +264,25 @@ class LearnerNode(Node):
             updates_per_transition=updates / max(transitions, 1),
             world_waiting=self._world_waiting, finished=self._finished,
             checkpoint=learner.checkpoint, metrics=to_metrics(self._metrics))
+
+    def _tell(self) -> Reading:
+        learner = self._learner
+        values: dict[str, object] = {
+            'updates': learner.agent.updates, 'replay': len(learner.replay),
+            'transitions refused': self._refused, 'updates skipped': learner.agent.skipped,
+            'world waits': self._world_waiting, 'policy version': learner.policy_version}
+        if self.failure:
+            return Reading(ERROR, self.failure, values)
+        if self._finished:
+            return Reading(OK, 'finished', values)
+        sick = [one for one in judge({'updates': learner.agent.updates, **self._metrics})
+                if one.severity == 'sick']
+        if sick:
+            return Reading(ERROR, f'{sick[0].text}; {sick[0].remedy}', values)
+        if not learner.agent.updates:
+            return Reading(OK, 'collecting: '
+                           f'{learner.limiter.transitions} transitions so far', values)
+        return Reading(OK, f'{learner.agent.updates} updates', values)
 
     def close(self) -> None:
         """Stop learning, write a last, complete checkpoint, and let the world go on."""

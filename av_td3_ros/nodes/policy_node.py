@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from av_td3_msgs.msg import Action, Observation
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from av_td3_ros.driving.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
@@ -23,6 +25,8 @@ from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
 from av_td3_ros.td3.policy import load_policy
 from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
 
+SLOW = 50.0  # ms that an action may take: a camera period
+
 
 @dataclasses.dataclass(frozen=True)
 class PolicySettings:
@@ -30,6 +34,8 @@ class PolicySettings:
 
     driver: str = setting('policy', 'who drives: the actor network, pure pursuit with PID speed '
                           'control, or random actions', choices=('policy', 'pursuit', 'random'))
+    autostart: bool = setting(True, 'configure and activate at the start; false: wait for '
+                              '`ros2 lifecycle set`')
     training: bool = setting(False, 'explore: random actions first, noise on the policy later')
     weights: str = setting('', 'folder of a checkpoint or an exported policy to start from; '
                            'empty: a network drawn from the seed, until the learner sends one')
@@ -43,8 +49,12 @@ class PolicySettings:
     pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
 
 
-class PolicyNode(Node):
-    """Keeps the newest verified actor and lets it drive; swaps between two observations only."""
+class PolicyNode(LifecycleNode):
+    """
+    Keeps the newest verified actor and lets it drive; swaps between two observations only.
+
+    A managed node: configuring loads the weights, and only the active one answers.
+    """
 
     def __init__(self) -> None:
         super().__init__('policy_node')
@@ -52,11 +62,10 @@ class PolicyNode(Node):
         accept_changes(self, s, self._apply)
         torch.set_num_threads(s.threads)
         torch.manual_seed(s.seed)
+        self.refusal: Exception | None = None
+        self._is_active = False
         self._actor = Actor(s.network).eval()
         self._version = 0
-        if s.weights:
-            self._load_file(Path(s.weights))
-        self._think(self._actor)  # the first inference is slow: not while the vehicle waits
         self._pursuit = PursuitDriver(s.pursuit)
         self._exploration = Exploration(s.exploration, s.seed)
         self._steps = 0
@@ -72,10 +81,38 @@ class PolicyNode(Node):
         self._listening = every(self, 0.05, self._listen)
         self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
                                  qos.LATCHED)
+        self._inferences, self._bad_weights = Meter(), 0
+        self._arrived_at: float | None = None
+        diagnostics = Diagnostics(self)
+        diagnostics.add('inference', self._tell_inference)
+        diagnostics.add('weights', self._tell_weights)
+        if s.autostart:
+            start(self)
 
     def _apply(self, settings: PolicySettings) -> None:
         self.settings = settings
         self._exploration.settings = settings.exploration
+
+    # -- managed states
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights to start from; a file that does not fit is refused."""
+        return attempt(self, self._configure)
+
+    def _configure(self) -> None:
+        if self.settings.weights:
+            self._load_file(Path(self.settings.weights))
+        self._think(self._actor)  # the first inference is slow: not while the vehicle waits
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Answer observations."""
+        self._is_active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Answer none: control_node then brakes."""
+        self._is_active = False
+        return super().on_deactivate(state)
 
     # -- driving
 
@@ -94,7 +131,7 @@ class PolicyNode(Node):
         if message.is_first:
             self._exploration.restart()
             self._pursuit.reset()
-        if message.is_last:
+        if message.is_last or not self._is_active:
             return  # nothing follows it that an action could change
         started = time.perf_counter()
         try:
@@ -104,10 +141,12 @@ class PolicyNode(Node):
                 self.get_logger().warning(
                     f'observation refused ({self._refused.count} so far): {error}')
             return
+        took = time.perf_counter() - started
+        self._inferences.note(took)
         answer = Action(
             header=message.header, vehicle=message.vehicle, episode=message.episode,
             step=message.step, steer=float(action[0]), acceleration=float(action[1]),
-            exploring=exploring, inference_time=time.perf_counter() - started,
+            exploring=exploring, inference_time=took,
             policy_version=self._version if self.settings.driver == 'policy' else 0)
         self._actions.publish(answer)
 
@@ -166,12 +205,44 @@ class PolicyNode(Node):
                                        bytes(message.weights), bytes(message.sha256).hex())
                 tensors = unpack(weights, self.settings.network)
             except WeightsError as error:
+                self._bad_weights += 1
                 self.get_logger().error(f'keeping policy {self._version}: {error}')
                 continue
             actor = Actor(self.settings.network).eval()
             actor.load_state_dict(tensors)
             with self._arrival:
                 self._next = actor, message.version
+                self._arrived_at = time.monotonic()
+
+    # -- health
+
+    def _tell_inference(self) -> Reading:
+        meter, worst = self._inferences, 1e3 * self._inferences.largest
+        values = {'rate [1/s]': meter.rate, 'longest [ms]': worst, 'driver': self.settings.driver,
+                  'refused observations': self._refused.count}
+        if not self._is_active:
+            return Reading(WARN, 'not active: the vehicle brakes', values)
+        if meter.age is None:
+            return Reading(WARN, 'no observation to answer: is environment_node alive, and is '
+                           'there a route?', values)
+        if worst > SLOW:
+            return Reading(WARN, f'an action took {worst:.0f} ms: this computer is too busy',
+                           values)
+        return Reading(OK, f'{meter.rate:.1f} actions a second, the longest in {worst:.1f} ms',
+                       values)
+
+    def _tell_weights(self) -> Reading:
+        age = None if self._arrived_at is None else time.monotonic() - self._arrived_at
+        values = {'version': self._version, 'architecture': architecture_hash(
+            self.settings.network), 'refused': self._bad_weights,
+            'age [s]': 'from a file' if age is None else age}
+        if self._bad_weights:
+            return Reading(ERROR, f'{self._bad_weights} weights refused: version '
+                           f'{self._version} drives on', values)
+        if not self._version and self.settings.driver == 'policy':
+            return Reading(WARN, 'untrained: no weights were given or have come', values)
+        return Reading(OK, f'version {self._version}' + (
+            '' if age is None else f', {age:.0f} s old'), values)
 
     def _load_file(self, path: Path) -> None:
         policy = load_policy(path)

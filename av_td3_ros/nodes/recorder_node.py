@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import shutil
 import uuid
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from av_td3_ros.driving.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import TransitionBag
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
+from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import setting
+
+LITTLE = 1_000_000_000  # bytes: less room is worth a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +49,15 @@ class RecorderNode(Node):
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
+        self._place = Path(s.bag).absolute().parent
         self._wait_for = s.wait_for
         self._listening = every(self, 0.05, self._listen)
         self._listen()
         self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
         every(self, 1.0, self._tell_of_gaps)
+        self._recorded = Meter()
+        Diagnostics(self).add('transitions', self._tell)
         self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
 
     def _listen(self) -> None:
@@ -89,6 +96,8 @@ class RecorderNode(Node):
 
     def _record(self, steps: list[JoinedStep[Observation, AppliedAction]]) -> None:
         for step in steps:
+            if step.action is not None and step.action.source == AppliedAction.SOURCE_STOPPED:
+                continue  # nobody drove: there is nothing to learn from
             self._sequence += 1
             message = self._transition(step)
             data = serialize_message(message)
@@ -96,6 +105,7 @@ class RecorderNode(Node):
             self._write(data)
             self._kept.append(data)
             self._transitions.publish(data)
+            self._recorded.note()
 
     def _transition(self, step: JoinedStep[Observation, AppliedAction]) -> Transition:
         seen, action, after = step.observation, step.action, step.following
@@ -123,6 +133,22 @@ class RecorderNode(Node):
             if self._unwritten.ready():
                 self.get_logger().error(
                     f'{self._unwritten.count} transitions not on disk so far: {error}')
+
+    def _tell(self) -> Reading:
+        values: dict[str, object] = {
+            'rate [1/s]': self._recorded.rate, 'recorded': self._sequence,
+            'without action or successor': self._joiner.incomplete,
+            'not on disk': self._unwritten.count}
+        if self._bag is None:
+            return Reading(OK, f'{self._recorded.rate:.1f} a second, no bag wanted', values)
+        free = shutil.disk_usage(self._place).free
+        values['free on disk [GB]'] = free / 1e9
+        if self._unwritten.count:
+            return Reading(ERROR, f'{self._unwritten.count} transitions are not on disk: make '
+                           f'room below {self._place}', values)
+        if free < LITTLE:
+            return Reading(WARN, f'{free / 1e9:.2f} GB left below {self._place}', values)
+        return Reading(OK, f'{self._recorded.rate:.1f} a second', values)
 
     def _on_resend(self, request: ResendTransitions.Request,
                    response: ResendTransitions.Response) -> ResendTransitions.Response:
