@@ -23,6 +23,7 @@ from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bridge_topics import BridgeTopics
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
+from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.runtime import Throttle, every, run
@@ -86,6 +87,8 @@ class SimulatorNode(Node):
         self._meter: ObstacleMeter | None = None
         self._refused, self._timeouts = Throttle(), Throttle()
         self._topics = BridgeTopics(self, self._world, s.vehicle)
+        self._ticks = Meter()
+        Diagnostics(self, s.vehicle).add('world', self._tell)
         self.create_subscription(PoseStamped, '~/input/goal', self._on_goal, qos.SENSOR)
         if s.ego == 'external':
             self._begin_real_vehicle()
@@ -184,6 +187,7 @@ class SimulatorNode(Node):
             hand_brake=command.hand_brake, reverse=command.reverse))
         self._waiting = True  # before the image is out: its answer may be quick
         self._ticked_at = time.monotonic()
+        self._ticks.note()
         self._topics.tell_tick(snapshot.frame, self._lockstep, self._paused)
         self._topics.tell_time(snapshot)
         self._topics.tell(snapshot, self._command)
@@ -202,6 +206,7 @@ class SimulatorNode(Node):
                 self._world.teleport(pose)  # others that it has hit would be in its way for ever
             self._route(pose)
         snapshot = self._world.follow(vehicle)
+        self._ticks.note()
         # No clock: the time is the vehicle's, which everybody has.
         self._topics.tell_tick(snapshot.frame, is_lockstep=False, is_paused=False)
         self._topics.tell(snapshot, self._command)
@@ -269,6 +274,18 @@ class SimulatorNode(Node):
         self.get_logger().log(
             f'a route of {length:.0f} m, of which {safe:.0f} m lie on the ground',
             LoggingSeverity.INFO if safe >= length else LoggingSeverity.WARN)
+
+    def _tell(self) -> Reading:
+        rate = self._ticks.rate
+        values = {'ticks a second': rate, 'vehicles': self.settings.world.traffic.count,
+                  'times real time': rate * self.settings.world.fixed_delta_seconds,
+                  'commands that did not come': self._timeouts.count}
+        if self._paused:
+            return Reading(OK, 'paused', values)
+        if self._ticks.age is None:
+            return Reading(WARN, 'the world stands still: no command and no odometry comes',
+                           values)
+        return Reading(OK, f'{rate:.1f} ticks a second', values)
 
     def close(self) -> None:
         """Nothing to finish."""

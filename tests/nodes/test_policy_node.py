@@ -13,6 +13,8 @@ import torch
 from av_td3_msgs.msg import Action, Observation
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from harness import Log, Peer, Running, await_that
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from std_msgs.msg import Header
 
 from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
@@ -313,3 +315,30 @@ def test_a_checkpoint_of_another_shape_is_refused_at_start(make: Callable[..., R
         make('policy_node', {**SMALL, 'weights': str(folder)})
     with pytest.raises(ValueError, match='no checkpoint here'):
         make('policy_node', {**SMALL, 'weights': str(tmp_path / 'nowhere')})
+
+
+def test_only_the_active_node_answers(peer: Peer, connect: Callable[..., Road]) -> None:
+    def change(transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(peer.ask(ChangeState, '/ego_vehicle/policy_node/change_state',
+                             request).success)
+
+    road = connect()
+    road.drive()
+    assert change(Transition.TRANSITION_DEACTIVATE)
+    unanswered = road.show()
+    assert change(Transition.TRANSITION_ACTIVATE)
+    assert road.drive().step == unanswered + 1
+    assert unanswered not in [one.step for one in road.actions.messages]
+
+
+def test_configuring_refuses_weights_that_do_not_fit(
+        peer: Peer, make: Callable[..., Running], tmp_path: Path, log: Log) -> None:
+    other = dataclasses.replace(NETWORK, features=16)
+    path = Checkpoints(tmp_path / 'run').save(TD3(TD3Settings(), other))
+    node = make('policy_node', {**SMALL, 'weights': str(path), 'autostart': False})
+    node.connected(peer)
+    node.spin()
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert not peer.ask(ChangeState, '/ego_vehicle/policy_node/change_state', request).success
+    assert 'set network.* alike' in log.next('made for')

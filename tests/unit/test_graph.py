@@ -261,7 +261,7 @@ def test_two_vehicles_with_worlds_of_their_own_share_the_learners_words_only() -
     assert bound('car_1') & bound('car_2') == {
         learner.topic(f'~/{role}') for role in (
             'input/transition', 'input/episode_summary', 'output/actor_weights',
-            'output/world_control')}
+            'output/world_control', 'output/diagnostics')}
     assert not names('car_1') & names('car_2')
     assert '/car_1/clock' in bound('car_1')
 
