@@ -17,7 +17,7 @@ from rclpy.node import Node
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
-from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.run_log import RunLog
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings
 from av_td3_ros.ros.sequencer import Sequencer
@@ -38,6 +38,7 @@ class LearnerNode(Node):
         super().__init__('learner_node')
         s = self.settings = declare_settings(self, LearnerSettings)
         self._learner = Learner(s)
+        accept_changes(self, s, self._apply)
         self._refused = 0
         self._sequencers: dict[tuple[str, str], Sequencer[Transition]] = {}
         self._asked: dict[tuple[str, str], float] = {}
@@ -65,6 +66,9 @@ class LearnerNode(Node):
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()
+
+    def _apply(self, settings: LearnerSettings) -> None:
+        self._learner.limiter.change(settings.limiter)
 
     def _load_bags(self) -> None:
         """Learn from what was recorded before; raises ValueError for a bag that cannot be read."""

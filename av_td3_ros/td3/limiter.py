@@ -13,7 +13,7 @@ class LimiterSettings:
     """How much is learned from each transition."""
 
     updates_per_transition: float = setting(0.5, 'updates for each transition received',
-                                            minimum=0.0, maximum=100.0)
+                                            minimum=0.0, maximum=100.0, live=True)
     start_after: int = setting(1000, 'transitions received before the first update', minimum=1)
     slack: int = setting(64, 'updates that learning may lag behind before a lockstep world has '
                          'to wait', minimum=1)
@@ -68,6 +68,13 @@ class UpdateLimiter:
         # One more update must always be possible while the world stands, or both wait for ever.
         self._waiting = due > limit and due >= 1.0
         return self._waiting
+
+    def change(self, settings: LimiterSettings) -> None:
+        """Take another ratio for the transitions that come from now on."""
+        with self._changed:
+            self._from = self.transitions, self.updates, self.due
+            self.settings = settings
+            self._changed.notify_all()
 
     def state_dict(self) -> dict[str, float]:
         """Return the counters."""

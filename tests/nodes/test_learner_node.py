@@ -112,6 +112,19 @@ def test_it_learns_as_much_as_the_limiter_allows(peer: Peer, connect: Callable[.
     assert school.until(lambda one: one.policy_version == 5).updates == 22
 
 
+def test_the_ratio_can_be_changed_while_it_learns(peer: Peer, connect: Callable[..., School]
+                                                  ) -> None:
+    school = connect()
+    school.teach(1, 60)
+    school.until(lambda one: one.updates == 22)
+    changed = peer.set_parameter('/learner/learner_node', 'limiter.updates_per_transition', 0.0)
+    assert changed.successful, changed.reason
+    school.teach(61, 70)
+    assert school.until(lambda one: one.transitions == 63).updates == 22
+    refused = peer.set_parameter('/learner/learner_node', 'limiter.updates_per_transition', -1.0)
+    assert not refused.successful and refused.reason
+
+
 @pytest.mark.parametrize('left_out', ['frames', 'state_size'])
 def test_it_learns_without_camera_or_state(connect: Callable[..., School], left_out: str) -> None:
     school = connect({f'network.{left_out}': 0})

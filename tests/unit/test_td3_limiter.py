@@ -31,6 +31,15 @@ def test_updates_begin_after_the_warm_up_at_the_given_ratio() -> None:
     assert made == 50
 
 
+def test_another_ratio_holds_for_what_comes_from_then_on() -> None:
+    one = limiter()
+    one.received(30)  # 10 updates due
+    one.change(LimiterSettings(2.0, 10, 4))
+    assert one.due == 10.0
+    one.received(5)
+    assert one.due == 20.0
+
+
 def test_the_world_waits_beyond_the_slack_and_goes_on_at_half_of_it() -> None:
     one = limiter(ratio=1.0, start_after=1, slack=4)
     one.received(5)
