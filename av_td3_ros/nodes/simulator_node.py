@@ -10,7 +10,6 @@ import numpy as np
 from carla_msgs.msg import CarlaControl, CarlaEgoVehicleControl
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
-from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
@@ -271,9 +270,11 @@ class SimulatorNode(Node):
             return
         self._meter = ObstacleMeter(ObstacleSettings(measured=True), points[:, :2])
         length, safe = arc_lengths(points)[-1], self._real.on_ground(points)
-        self.get_logger().log(
-            f'a route of {length:.0f} m, of which {safe:.0f} m lie on the ground',
-            LoggingSeverity.INFO if safe >= length else LoggingSeverity.WARN)
+        told = f'a route of {length:.0f} m, of which {safe:.0f} m lie on the ground'
+        if safe < length:
+            self.get_logger().warning(f'{told}: the vehicle will be stopped before it is driven')
+        else:
+            self.get_logger().info(told)
 
     def _tell(self) -> Reading:
         rate = self._ticks.rate

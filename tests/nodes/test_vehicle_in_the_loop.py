@@ -214,8 +214,11 @@ def test_a_route_leads_from_the_vehicle_to_the_goal(start: Callable[..., Ground]
     first, last = path[0].pose.position, path[-1].pose.position
     assert START.ahead(2.0).distance(first.x, first.y) < 1.0
     assert goal.distance(last.x, last.y) < 1.5
-    # 50 m of ground ahead, less the margin and where the road begins.
-    assert 'a route of 7' in log.next('lie on the ground')
+    assert 'will be stopped before it is driven' in log.next('lie on the ground')
+    near = RoutePlanner(ROADS).sample_goal(START, 30.0, 30.0, np.random.default_rng(0)).goal
+    peer.speak(PoseStamped, f'{EGO}/goal')(PoseStamped(pose=to_pose_message(near)))
+    await_that(lambda: ground.measure(2.0, 1.0) and len(ground.paths.messages) > 1, 'the next')
+    assert 'will be stopped' not in log.next('lie on the ground')
 
 
 def test_a_route_of_a_given_length_is_there_at_once(start: Callable[..., Ground]) -> None:
