@@ -12,6 +12,7 @@ from av_td3_ros.driving.geometry import Pose
 from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_pose_message
+from av_td3_ros.ros.diagnostics import Diagnostics
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.runtime import run
@@ -35,6 +36,7 @@ class MirrorNode(Node):
         self._transforms = self.create_publisher(PoseMessage, '~/output/set_transform', qos.SENSOR)
         self._velocities = self.create_publisher(Twist, '~/output/set_target_velocity', qos.SENSOR)
         self._real = RealVehicle(self, self.settings.external, self._on_vehicle)
+        Diagnostics(self).add('real vehicle', self._real.tell)
         self.create_subscription(CarlaStatus, '~/input/status', self._on_tick, qos.SENSOR)
 
     def _on_vehicle(self, vehicle: VehicleState) -> None:

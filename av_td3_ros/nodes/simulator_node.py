@@ -6,34 +6,27 @@ import math
 import time
 
 import cv2
-import numpy as np
 from carla_msgs.msg import CarlaControl, CarlaEgoVehicleControl
 from geometry_msgs.msg import Pose as PoseMessage
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
+from geometry_msgs.msg import PoseWithCovarianceStamped, Twist
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
-from av_td3_ros.driving.geometry import FloatArray, Pose, arc_lengths
-from av_td3_ros.driving.ground import collision_reason
-from av_td3_ros.driving.obstacles import ObstacleMeter, ObstacleSettings
-from av_td3_ros.driving.odometry_gate import Pace
-from av_td3_ros.driving.route_planner import RouteError, RoutePlanner
-from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bridge_topics import BridgeTopics
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
 from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
+from av_td3_ros.ros.real_vehicle import RealVehicleSettings
+from av_td3_ros.ros.routes import Routes
 from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.vehicle_in_world import VehicleInWorld
 from av_td3_ros.settings import group, setting
-from av_td3_ros.simulator.actors import actors
 from av_td3_ros.simulator.dynamics import VehicleCommand
-from av_td3_ros.simulator.world import Snapshot, World, WorldSettings
+from av_td3_ros.simulator.world import World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
 STARTING = 2.0     # s of wall time at most between two ticks until the first command comes
-STANDING = 0.3     # m/s under which a real vehicle gets a new world round it with a new goal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +64,6 @@ class SimulatorNode(Node):
         s = self.settings = declare_settings(self, SimulatorSettings)
         cv2.setNumThreads(1)
         self._world = World(s.world, s.seed)
-        self._router = RoutePlanner(self._world.road_map)
         self._lockstep = s.mode == 'lockstep'
         self._paused = False
         self._steps_allowed = 0
@@ -79,18 +71,17 @@ class SimulatorNode(Node):
         self._ticked_at = -math.inf
         self._override = False
         self._command = CarlaEgoVehicleControl(brake=1.0)
-        self._goal: Pose | None = None
-        self._route_due = False
-        self._real: RealVehicle | None = None
-        self._pace = Pace(s.world.fixed_delta_seconds)
-        self._meter: ObstacleMeter | None = None
         self._refused, self._timeouts = Throttle(), Throttle()
         self._topics = BridgeTopics(self, self._world, s.vehicle)
         self._ticks = Meter()
-        Diagnostics(self, s.vehicle).add('world', self._tell)
-        self.create_subscription(PoseStamped, '~/input/goal', self._on_goal, qos.SENSOR)
+        self._routes = Routes(self, self._world.road_map)
+        diagnostics = Diagnostics(self, s.vehicle)
+        diagnostics.add('world', self._tell)
         if s.ego == 'external':
-            self._begin_real_vehicle()
+            self._refuse_wishes()
+            self._real = VehicleInWorld(self, self._world, self._topics, self._routes, s.external,
+                                        s.route_length, self._ticks.note)
+            diagnostics.add('real vehicle', self._real.real.tell)
         else:
             self._begin_dynamics()
         self._topics.tell_constants()
@@ -112,13 +103,12 @@ class SimulatorNode(Node):
         period = 0.02 if self._lockstep else self.settings.world.fixed_delta_seconds
         every(self, period, self._on_timer)
 
-    def _begin_real_vehicle(self) -> None:
+    def _refuse_wishes(self) -> None:
         def refuse(kind: type, name: str):
             self.create_subscription(
                 kind, f'~/input/{name}', lambda _: self.get_logger().warning(
                     f'{name} refused: a real vehicle is where it is (ego: external)'), qos.SENSOR)
 
-        self._real = RealVehicle(self, self.settings.external, self._on_vehicle)
         refuse(PoseMessage, 'set_transform')
         refuse(PoseWithCovarianceStamped, 'initial_pose')
         refuse(Twist, 'set_target_velocity')
@@ -178,8 +168,8 @@ class SimulatorNode(Node):
 
     def _tick(self) -> None:
         self._steps_allowed = max(0, self._steps_allowed - 1)
-        if self._route_due:
-            self._route(self._world.ego_pose)
+        if self._routes.is_due:
+            self._topics.tell_path(self._routes.plan(self._world.ego_pose))
         command = self._command
         snapshot = self._world.tick(VehicleCommand(
             throttle=command.throttle, steer=-command.steer, brake=command.brake,
@@ -191,37 +181,6 @@ class SimulatorNode(Node):
         self._topics.tell_time(snapshot)
         self._topics.tell(snapshot, self._command)
 
-    def _on_vehicle(self, vehicle: VehicleState) -> None:
-        """Show the world from where a real vehicle is, at the camera's pace."""
-        if not self._pace.is_due(vehicle.stamp_ns):
-            return
-        pose = Pose(vehicle.x, vehicle.y, vehicle.yaw)
-        if self._world.frame == 0:
-            self._world.teleport(pose)
-            if self.settings.route_length:
-                self._show_route(self._lane_ahead(pose))
-        if self._route_due:
-            if abs(vehicle.speed) < STANDING:
-                self._world.teleport(pose)  # others that it has hit would be in its way for ever
-            self._route(pose)
-        snapshot = self._world.follow(vehicle)
-        self._ticks.note()
-        # No clock: the time is the vehicle's, which everybody has.
-        self._topics.tell_tick(snapshot.frame, is_lockstep=False, is_paused=False)
-        self._topics.tell(snapshot, self._command)
-        self._watch(snapshot)
-
-    def _watch(self, snapshot: Snapshot) -> None:
-        """Ask for a stop where the vehicle has hit something or can hardly avoid to."""
-        assert self._real is not None
-        hit = snapshot.collision
-        self._real.ask_to_stop('hit', '' if hit is None else f'collision with actor '
-                               f'{hit.other_id}: {hit.magnitude:.0f} N s')
-        if self._meter is not None:
-            ahead = self._meter.measure(snapshot.ego, actors(snapshot, self._world.ego))
-            self._real.ask_to_stop('ahead', collision_reason(
-                snapshot.ego, ahead, self.settings.external.ground))
-
     # -- wishes
 
     def _on_transform(self, message: PoseMessage) -> None:
@@ -231,7 +190,7 @@ class SimulatorNode(Node):
             self.get_logger().warning(f'teleport refused: {error}')
             return
         self._world.teleport(pose)
-        self._route_due = self._goal is not None
+        self._routes.again()
 
     def _on_velocity(self, message: Twist) -> None:
         if abs(message.linear.x) <= MAX_SPEED:  # false for what is no number
@@ -239,42 +198,6 @@ class SimulatorNode(Node):
         else:
             self.get_logger().warning(f'velocity {message.linear.x} m/s refused: give at most '
                                       f'{MAX_SPEED:g}')
-
-    def _on_goal(self, message: PoseStamped) -> None:
-        try:
-            self._goal = from_pose_message(message.pose)
-        except ValueError as error:
-            self.get_logger().warning(f'goal refused: {error}')
-            return
-        self._route_due = True
-
-    def _route(self, start: Pose) -> None:
-        """Publish the shortest way from a pose to the goal."""
-        self._route_due = False
-        assert self._goal is not None
-        try:
-            points = self._router.plan(start, self._goal).points
-        except RouteError as error:
-            self.get_logger().warning(str(error))
-            points = np.empty((0, 3))
-        self._show_route(points)
-
-    def _lane_ahead(self, start: Pose) -> FloatArray:
-        points = self._world.road_map.lane_ahead(start, self.settings.route_length)
-        steps = np.diff(points, axis=0, append=2.0 * points[-1:] - points[-2:-1])
-        return np.column_stack([points, np.arctan2(steps[:, 1], steps[:, 0])])
-
-    def _show_route(self, points: FloatArray) -> None:
-        self._topics.tell_path(points)
-        if self._real is None or len(points) < 2:
-            return
-        self._meter = ObstacleMeter(ObstacleSettings(measured=True), points[:, :2])
-        length, safe = arc_lengths(points)[-1], self._real.on_ground(points)
-        told = f'a route of {length:.0f} m, of which {safe:.0f} m lie on the ground'
-        if safe < length:
-            self.get_logger().warning(f'{told}: the vehicle will be stopped before it is driven')
-        else:
-            self.get_logger().info(told)
 
     def _tell(self) -> Reading:
         rate = self._ticks.rate

@@ -20,9 +20,11 @@ from av_td3_ros.driving.odometry_gate import OdometryGate
 from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_odometry
+from av_td3_ros.ros.diagnostics import WARN, Meter, Reading, stream
 from av_td3_ros.ros.runtime import Throttle
 from av_td3_ros.settings import group, setting
 
+SILENCE = 0.5   # s without odometry after which something is wrong
 REPEATED = 0.1  # s of wall time at least between two requests to stop
 
 
@@ -65,6 +67,7 @@ class RealVehicle:
         self._before: VehicleState | None = None
         self._told, self._asked = Throttle(), Throttle(REPEATED)
         self._reasons: dict[str, str] = {}
+        self._ages = Meter()
         self.gate = OdometryGate(settings.max_age)
         self._requests = node.create_publisher(String, '~/output/stop_request', qos.STEP)
         node.create_subscription(Odometry, '~/input/vehicle_odometry', self._on_odometry,
@@ -84,6 +87,17 @@ class RealVehicle:
         return length_on_ground(to_vehicle_frame(route[:, :2], self._settings.start.origin),
                                 self._settings.ground)
 
+    def tell(self) -> Reading:
+        """Say how the odometry fares, and what the vehicle must stop for."""
+        level, told, values = stream('vehicle odometry', self._ages, SILENCE,
+                                     'is the vehicle on, and does its topic have this name?')
+        reason = next((one for one in self._reasons.values() if one), '')
+        if reason and level < WARN:
+            level, told = WARN, reason
+        return Reading(level, told, {
+            **values, 'largest age [s]': self._ages.largest,
+            **{f'refused: {why}': count for why, count in self.gate.refused.items()}})
+
     def _on_odometry(self, message: Odometry) -> None:
         try:
             vehicle = from_odometry(message)
@@ -91,11 +105,13 @@ class RealVehicle:
             self.gate.broken()
             self._refuse(error)
             return
+        now_ns = self._node.get_clock().now().nanoseconds
         try:
-            self.gate.check(vehicle, self._node.get_clock().now().nanoseconds)
+            self.gate.check(vehicle, now_ns)
         except ValueError as error:
             self._refuse(error)
             return
+        self._ages.note((now_ns - vehicle.stamp_ns) * 1e-9)
         s = self._settings
         vehicle = at_centre(vehicle, s.centre_ahead)
         self.ask_to_stop('jump', jump_reason(self._before, vehicle, s.ground))

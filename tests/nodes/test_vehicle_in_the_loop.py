@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ackermann_msgs.msg import AckermannDriveStamped
 from carla_msgs.msg import CarlaStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
 from harness import Log, Peer, Running, await_that
@@ -57,6 +58,7 @@ class Ground:
         self.markers = peer.hear(MarkerArray, '/carla/markers')
         self.clock = peer.hear(Clock, '/clock')
         self.stops = peer.hear(String, '/ego_vehicle/stop_request')
+        self.diagnostics = peer.hear(DiagnosticArray, '/diagnostics')
         self.paths = peer.hear(PathMessage, f'{EGO}/waypoints', qos.LATCHED)
         self._measure = peer.speak(Odometry, '/vehicle/odometry')
         node.connected(peer)
@@ -103,6 +105,13 @@ def start(peer: Peer, make: Callable[..., Running]) -> Callable[..., Ground]:
         return ground
 
     return start
+
+
+def words_of(message: DiagnosticArray) -> str:
+    """Return what the diagnostics say of the real vehicle."""
+    return '; '.join(f'{status.message}; ' + '; '.join(
+        f'{value.key}: {value.value}' for value in status.values)
+        for status in message.status if status.name.endswith('real vehicle'))
 
 
 def place(odometry: Odometry) -> Pose:
@@ -153,7 +162,7 @@ def test_images_come_at_the_cameras_pace(start: Callable[..., Ground]) -> None:
 def test_odometry_that_is_broken_stale_or_backward_is_refused_and_counted(
         start: Callable[..., Ground], log: Log) -> None:
     ground = start(external__max_age=0.5)
-    refused = ground.node.node._real.gate.refused
+    refused = ground.node.node._real.real.gate.refused
     ground.seen()
     ground.measure(x=math.nan)
     assert 'not finite' in log.next('vehicle odometry refused (1 broken')
@@ -165,6 +174,8 @@ def test_odometry_that_is_broken_stale_or_backward_is_refused_and_counted(
     await_that(lambda: refused['backward'] >= 1, 'the refusal')
     assert place(ground.seen(1.0)).distance(START.ahead(1.0).x, START.ahead(1.0).y) < 1e-6
     assert refused['broken'] == 1
+    told = ground.diagnostics.next(lambda one: 'refused: broken: 1' in words_of(one))
+    assert 'vehicle odometry' in words_of(told)
 
 
 @pytest.mark.parametrize(('kind', 'topic', 'name'), [
