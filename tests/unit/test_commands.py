@@ -40,7 +40,7 @@ def test_each_command_of_a_page_can_be_run(page: Path) -> None:
     text = page.read_text(encoding='utf-8')
     wrong = [f'{shlex.join(words)}: {why}' for block in BLOCK.findall(text)
              for words in commands(block) if (why := trouble(words))]
-    prose = BLOCK.sub('', text)
+    prose = BLOCK.sub('', text).replace('\n', ' ')
     for named in NAMED.findall(prose):
         if not re.search(r'\.\.\.|…|\b[A-Z]{3,}\b(?!=)', named):
             wrong += [f'{named}: {why}' for words in commands(named)

@@ -20,8 +20,8 @@ SERVICES = composed('compose.yaml')['services']
 OURS = {name: one for name, one in SERVICES.items() if one['image'].startswith('av_td3_ros:')}
 OF_UBUNTU = {'python3-venv'}
 """Packages of Ubuntu 24.04 (universe and main) that no package.xml of ours brings."""
-OF_ROS = {'cv-bridge', 'derived-object-msgs', 'rqt-common-plugins', 'rqt-robot-monitor', 'rviz2',
-          'tf2-ros-py'}
+OF_ROS = {'cv-bridge', 'derived-object-msgs', 'diagnostic-aggregator', 'rqt-common-plugins',
+          'rqt-robot-monitor', 'rviz2', 'tf2-ros-py'}
 """Packages that ros/rosdistro (8468e88) has for each of Humble, Jazzy, Kilted and Lyrical."""
 OF_BRIDGE = {'carla_common', 'carla_msgs', 'carla_ros_bridge', 'carla_spawn_objects',
              'carla_waypoint_publisher', 'carla_waypoint_types', 'ros_compatibility'}

@@ -5,6 +5,7 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -12,9 +13,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from harness import Peer, await_that
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'ros2_ws' / 'src' / 'av_td3_ros'
+MUST_KNOW = {'mirror_node': ('external.ground.length:=60.0', 'external.ground.width:=20.0')}
+"""What a node refuses to start without."""
 NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
 SYSTEM = {'cv2': 'python3-opencv', 'matplotlib': 'python3-matplotlib', 'numpy': 'python3-numpy',
           'pygame': 'python3-pygame', 'rich': 'python3-rich', 'scipy': 'python3-scipy',
@@ -33,7 +37,7 @@ def colcon(*arguments: str | Path) -> str:
     if program is None:
         pytest.skip('colcon is not installed')
     run = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120,
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=240,
         env={**os.environ, 'PATH': path, 'AMENT_PREFIX_PATH': sys.prefix,
              'COLCON_DEFAULTS_FILE': os.devnull})
     assert run.returncode == 0, run.stdout + run.stderr
@@ -68,6 +72,45 @@ def test_each_node_is_an_executable(installed: Path) -> None:
         assert os.access(program, os.X_OK)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('node', NODES)
+def test_an_executable_honours_remaps_and_ends_in_good_order(
+        installed: Path, node: str, number: int, peer: Peer, tmp_path: Path) -> None:
+    library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(installed)})
+    prefixes = os.pathsep.join([str(installed), os.environ.get('AMENT_PREFIX_PATH', sys.prefix)])
+    process = subprocess.Popen(
+        [installed / 'lib' / 'av_td3_ros' / node, '--ros-args', '-r', '__ns:=/somewhere', '-r',
+         '__node:=renamed',
+         *(word for given in MUST_KNOW.get(node, ()) for word in ('-p', given))], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, 'PYTHONPATH': library, 'AMENT_PREFIX_PATH': prefixes})
+    try:
+        await_that(lambda: process.poll() is not None or ('renamed', '/somewhere') in
+                   peer.node.get_node_names_and_namespaces(), f'{node} under its other name')
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, said
+    assert 'Traceback' not in said
+
+
+def test_colcon_test_runs_the_tests(installed: Path, tmp_path: Path) -> None:
+    colcon('--log-base', tmp_path / 'log', 'test', '--base-paths', ROOT, '--packages-select',
+           'av_td3_ros', '--build-base', installed.parent / 'build', '--install-base', installed,
+           '--merge-install', '--return-code-on-test-failure', '--pytest-args',
+           'tests/unit/test_settings.py')
+    results = colcon('test-result', '--all', '--test-result-base', installed.parent / 'build')
+    ran = re.search(r'Summary: (\d+) tests, 0 errors, 0 failures', results)
+    assert ran is not None and int(ran[1]) > 5
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in (ROOT / 'tests').rglob('*.py')]
+    assert not {name for name in names if names.count(name) > 1}, 'pytest cannot tell them apart'
+
+
 def test_each_executable_has_a_main() -> None:
     for module in [*(f'nodes/{node}' for node in NODES), 'cli/main']:
         tree = ast.parse((ROOT / 'av_td3_ros' / f'{module}.py').read_text(encoding='utf-8'))
@@ -99,7 +142,7 @@ def test_the_installed_package_finds_its_configuration(installed: Path) -> None:
 def test_the_links_of_the_package_stay_inside_the_repository() -> None:
     links = {path.name: path.readlink() for path in PACKAGE.iterdir() if path.is_symlink()}
     assert links == {name: Path('..', '..', '..', name)
-                     for name in ('av_td3_ros', 'config', 'launch')}
+                     for name in ('av_td3_ros', 'config', 'launch', 'tests')}
 
 
 def test_versions_agree() -> None:
@@ -121,6 +164,33 @@ def test_everything_imported_is_a_dependency() -> None:
         elif name not in ('__future__', 'av_td3_ros', *sys.stdlib_module_names):
             missing |= {SYSTEM.get(name, name)} - declared
     assert not missing, 'add them to package.xml or to requirements/pip.txt'
+
+
+def test_rosdep_knows_what_the_packages_need() -> None:
+    known = dict(line.split() for line in
+                 (ROOT / 'requirements' / 'rosdep.txt').read_text().splitlines()
+                 if not line.startswith('#'))
+    ours = {path.parent.name for path in PACKAGE.parent.glob('*/package.xml')}
+    for path in PACKAGE.parent.glob('*/package.xml'):
+        needed = {element.text for element in ElementTree.parse(path).getroot()
+                  if element.tag.endswith('depend')}
+        assert needed <= {*known, *ours}, f'{path}: look it up in ros/rosdistro, add it there'
+
+
+def test_every_package_has_the_licence_of_the_repository() -> None:
+    assert 'Apache License' in (ROOT / 'LICENSE').read_text()
+    for path in PACKAGE.parent.glob('*/package.xml'):
+        assert [one.text for one in ElementTree.parse(path).getroot().iter('license')] == [
+            'Apache-2.0'], path
+    for path in (PACKAGE / 'setup.py', ROOT / 'pyproject.toml'):
+        assert "'Apache-2.0'" in path.read_text()
+
+
+def test_kilted_has_what_jazzy_has() -> None:
+    jazzy, kilted = (set(re.findall('^([a-z-]+)==', (
+        ROOT / 'requirements' / f'ros-{distribution}.txt').read_text(), re.M))
+        for distribution in ('jazzy', 'kilted'))
+    assert jazzy - kilted == {'ros-jazzy-rclpy', 'ros-fastrtps'}  # Fast DDS 3 is ros-fastdds
 
 
 def test_only_ros_installations_need_launch() -> None:
