@@ -41,7 +41,7 @@ from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading, st
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
 from av_td3_ros.settings import group, setting
 
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
@@ -272,8 +272,8 @@ class EnvironmentNode(Node):
 
     def _is_awaited(self) -> bool:
         """Return whether all who act on observations are there; asked until they are."""
-        self._awaited = (self._awaited or self._observations.get_subscription_count()
-                         >= self.settings.wait_for)
+        self._awaited = (self._awaited
+                         or actors_on(self, self._observations) >= self.settings.wait_for)
         return self._awaited
 
     def _next_episode(self) -> None:

@@ -18,7 +18,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
@@ -118,7 +118,7 @@ class PolicyNode(LifecycleNode):
 
     def _listen(self) -> None:
         """Take observations once somebody hears the answers: who asks waits until then."""
-        if self._actions.get_subscription_count() == 0:
+        if actors_on(self, self._actions) < 1:
             return
         self._listening.cancel()
         self.create_subscription(Observation, '~/input/observation', self._on_observation,

@@ -19,6 +19,7 @@ import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from av_td3_ros.paths import config_directory
@@ -200,6 +201,16 @@ def _deliver(node: Any, timeout: float) -> None:
     for publisher in node.publishers:
         left = max(0.0, until - time.monotonic())
         publisher.wait_for_all_acked(Duration(seconds=left))
+
+
+def actors_on(node: Any, publisher: Any) -> int:
+    """
+    Return how many act on what is published: all who subscribe to it, but for those that take it
+    best effort, who only look on and may come before the others.
+    """
+    lookers = sum(one.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+                  for one in node.get_subscriptions_info_by_topic(publisher.topic_name))
+    return int(publisher.get_subscription_count()) - lookers
 
 
 def every(node: Any, period: float, callback: Callable[[], None]) -> Any:

@@ -563,6 +563,25 @@ def test_episodes_wait_for_those_who_act_on_observations(
         other.close()
 
 
+def test_who_only_looks_on_begins_no_episode(peer: Peer, connect: Callable[..., Bridge]) -> None:
+    bridge = connect(wait_for=2)
+    publisher = next(one for one in bridge.node.node.publishers
+                     if one.topic_name == '/ego_vehicle/observation')
+    other = Peer(peer.domain, 'other')
+    try:
+        other.hear(Observation, '/ego_vehicle/observation', qos.WATCH)
+        await_that(lambda: publisher.get_subscription_count() == 2, 'who looks on')
+        for step in (1, 2):
+            bridge.frame(Pose(0.0, 0.0, 0.0))
+            assert step_of(bridge.holds.next()) == step
+        assert not bridge.transforms.messages
+        other.hear(Observation, '/ego_vehicle/observation')
+        await_that(lambda: publisher.get_subscription_count() == 3, 'who acts')
+        assert bridge.see(bridge.reset()).is_first
+    finally:
+        other.close()
+
+
 def test_routes_that_the_map_does_not_have_end_the_node(peer: Peer, tmp_path: Path) -> None:
     file = parameter_file(tmp_path, {'environment_node': {
         'wait_for': 0, 'episodes.min_length': 5000.0, 'episodes.max_length': 5000.0}})
