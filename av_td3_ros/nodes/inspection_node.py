@@ -41,6 +41,7 @@ from av_td3_ros.ros.debug_markers import (
     text_marker,
     trail_marker,
 )
+from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
@@ -87,12 +88,13 @@ class InspectionNode(Node):
         cv2.setNumThreads(1)
         self._newest: dict[str, Any] = {}
         self._listening: dict[str, Any] = {}
-        self._refused = Throttle()
+        self._refused, self._shown = Throttle(), Meter()
         self._begin()
         self._images = self.create_publisher(Image, '~/debug/image', qos.VIEW)
         self._markers = self.create_publisher(MarkerArray, '~/debug/markers', qos.VIEW)
         self._transforms = self.create_publisher(TFMessage, '~/output/tf', qos.TF)
         self._timer = every(self, LOOKING, self._on_timer)
+        Diagnostics(self).add('view', self._tell)
 
     def _begin(self) -> None:
         s = self.settings
@@ -203,6 +205,7 @@ class InspectionNode(Node):
         if message is None:
             return
         picture = self._annotator.draw(self._moment(message))
+        self._shown.note()
         self._images.publish(Image(
             header=message.header, height=picture.shape[0], width=picture.shape[1],
             encoding='bgr8', step=3 * picture.shape[1], data=to_bytes(picture)))
@@ -250,6 +253,7 @@ class InspectionNode(Node):
                 header, Pose(vehicle.x, vehicle.y, 0.0),
                 f'episode {message.episode}  step {message.step}\n'
                 f'{vehicle.speed:.1f} m/s  reward {message.reward:+.2f}  {message.reason}'))
+        self._shown.note()
         self._markers.publish(MarkerArray(markers=markers))
 
     def _vehicles(self, header: Header, vehicle: VehicleState) -> list[Marker]:
@@ -280,6 +284,16 @@ class InspectionNode(Node):
         pose = Pose(vehicle.x, vehicle.y, vehicle.yaw)
         return steering_markers(header, [from_vehicle_frame(one, pose) for one in ways],
                                 SOURCES.get(applied.source, NOBODY))
+
+    def _tell(self) -> Reading:
+        """Say what is shown, for /diagnostics."""
+        values = {'shown a second': self._shown.rate, 'refused': self._refused.count}
+        if not self._listening:
+            return Reading(OK, 'nobody looks', values)
+        if not self._newest:
+            return Reading(WARN, 'somebody looks, but nothing has come: does a session of this '
+                           'vehicle and profile run?', values)
+        return Reading(OK, 'somebody looks', values)
 
     def _refuse(self, what: str, error: Exception) -> None:
         if self._refused.ready():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from av_td3_msgs.msg import Action, AppliedAction, Observation, RewardTerms
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from harness import Inbox, Log, Peer, Running, await_that
 from nav_msgs.msg import Odometry, Path
@@ -275,3 +276,17 @@ def test_settings_change_while_it_runs(peer: Peer, session: Session) -> None:
     assert not refused.successful and 'range' in refused.reason
     session.observe(0)
     seen.next()
+
+
+def test_its_health_tells_whether_there_is_something_to_look_at(
+        peer: Peer, session: Session) -> None:
+    health = peer.hear(DiagnosticArray, '/diagnostics', qos.EVENT)
+    told = health.next().status[0]
+    assert (told.level, told.message) == (DiagnosticStatus.OK, 'nobody looks')
+    seen = pictures(peer)
+    told = health.next(lambda one: one.status[0].level == DiagnosticStatus.WARN).status[0]
+    assert 'does a session of this vehicle and profile run?' in told.message
+    session.observe(0)
+    seen.next()
+    told = health.next(lambda one: one.status[0].level == DiagnosticStatus.OK).status[0]
+    assert told.message == 'somebody looks'
