@@ -232,9 +232,12 @@ def test_a_route_leads_from_the_vehicle_to_the_goal(start: Callable[..., Ground]
     assert 'will be stopped' not in log.next('lie on the ground')
 
 
-def test_a_route_of_a_given_length_is_there_at_once(start: Callable[..., Ground]) -> None:
+def test_a_route_of_a_given_length_is_there_at_once(start: Callable[..., Ground], log: Log
+                                                    ) -> None:
     ground = start(route_length=40.0)
     ground.seen()
+    told = log.next('lie on the ground')
+    assert told.endswith('a route of 40 m, of which 40 m lie on the ground')
     path = ground.paths.next().poses
     assert len(path) == pytest.approx(41, abs=1)
     assert START.distance(path[0].pose.position.x, path[0].pose.position.y) < 1.0
