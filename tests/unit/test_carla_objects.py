@@ -48,7 +48,9 @@ def test_every_topic_of_the_profile_has_its_sensor() -> None:
     world, vehicle = shipped('hero')
     told = {f'/carla/{one["id"]}' for one in world} | {
         f'/carla/hero/{one["id"]}' for one in vehicle['sensors']}
-    own = {f'/carla/hero/{name}' for name in ('waypoints', 'goal', 'vehicle_control_cmd')}
+    own = {f'/carla/hero/{name}' for name in (
+        'waypoints', 'goal', 'vehicle_control_cmd', 'vehicle_control_cmd_manual',
+        'vehicle_control_manual_override')}  # of the vehicle itself and the waypoint publisher
     bound = {spec.topic(role) for spec in session_nodes('carla', 'hero', learning=True)
              for role in spec.remaps if spec.name in ('environment_node', 'control_node')}
     bound = {one for one in bound if one.startswith('/carla/')} - own - {'/carla/world_info'}
