@@ -60,6 +60,16 @@ def test_each_option_that_a_page_names_is_one_of_some_command(page: Path) -> Non
     assert not wrong
 
 
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_each_link_and_path_of_a_page_leads_somewhere(page: Path) -> None:
+    text = BLOCK.sub('', page.read_text(encoding='utf-8'))
+    links = re.findall(r'\]\((?!https?:)([^)#]+)[^)]*\)', text)
+    assert not [link for link in links if not (page.parent / link).exists()]
+    folders = '|'.join(path.name for path in ROOT.iterdir() if path.is_dir())
+    paths = re.findall(rf'`((?:{folders})/[a-z0-9_./-]*[a-z0-9])`', text)
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
 @pytest.mark.parametrize(('command', 'told'), [
     ('make fly', 'knows no'),
     ('make train ARGS="--stepz 3"', '--stepz'),

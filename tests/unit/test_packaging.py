@@ -81,8 +81,8 @@ def test_an_executable_honours_remaps_and_ends_in_good_order(
     process = subprocess.Popen(
         [installed / 'lib' / 'av_td3_ros' / node, '--ros-args', '-r', '__ns:=/somewhere', '-r',
          '__node:=renamed',
-         *(word for given in MUST_KNOW.get(node, ()) for word in ('-p', given))], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+         *(word for given in MUST_KNOW.get(node, ()) for word in ('-p', given))],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**os.environ, 'PYTHONPATH': library, 'AMENT_PREFIX_PATH': prefixes})
     try:
         await_that(lambda: process.poll() is not None or ('renamed', '/somewhere') in
