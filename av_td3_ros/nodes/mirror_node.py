@@ -16,13 +16,15 @@ from av_td3_ros.ros.diagnostics import Diagnostics
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.runtime import run
-from av_td3_ros.settings import group
+from av_td3_ros.settings import group, setting
 
 
 @dataclasses.dataclass(frozen=True)
 class MirrorSettings:
     """What the mirror node is told."""
 
+    height: float = setting(0.0, "z of CARLA's ego vehicle on the map, m: the odometry's is that "
+                            'of the ground', minimum=-1000.0, maximum=10000.0)
     external: RealVehicleSettings = group(RealVehicleSettings, 'the real vehicle')
 
 
@@ -46,7 +48,9 @@ class MirrorNode(Node):
         vehicle, self._newest = self._newest, None
         if vehicle is None:
             return
-        self._transforms.publish(to_pose_message(Pose(vehicle.x, vehicle.y, vehicle.yaw)))
+        pose = to_pose_message(Pose(vehicle.x, vehicle.y, vehicle.yaw))
+        pose.position.z = self.settings.height
+        self._transforms.publish(pose)
         velocity = Twist()  # in the vehicle's own frame, so that CARLA's odometry tells it too
         velocity.linear.x, velocity.linear.y = vehicle.speed, vehicle.lateral_speed
         velocity.angular.z = vehicle.yaw_rate

@@ -2,18 +2,23 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from ackermann_msgs.msg import AckermannDriveStamped
 from carla_msgs.msg import CarlaStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist
-from harness import Log, Peer, Running, await_that
+from harness import TIMEOUT, Log, Peer, Running, await_that
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rosgraph_msgs.msg import Clock
@@ -21,6 +26,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
+from av_td3_ros.cli.config import dotted
 from av_td3_ros.driving.alignment import place_at, to_ground
 from av_td3_ros.driving.geometry import Pose, wrap_angle
 from av_td3_ros.driving.road_map import RoadMap
@@ -284,8 +290,9 @@ def test_what_cannot_be_driven_is_refused_at_the_start(make: Callable[..., Runni
 
 def test_the_mirror_puts_carlas_vehicle_there_in_each_tick(peer: Peer, make: Callable[..., Running]
                                                            ) -> None:
-    node = make('mirror_node', {key: value for key, value in SETTINGS.items()
-                                if key.startswith('external')}, 'vehicle_in_the_loop_carla')
+    node = make('mirror_node', {'height': 0.3, **{
+        key: value for key, value in SETTINGS.items() if key.startswith('external')}},
+        'vehicle_in_the_loop_carla')
     transforms = peer.hear(PoseMessage, f'{EGO}/control/set_transform')
     velocities = peer.hear(Twist, f'{EGO}/control/set_target_velocity')
     stops = peer.hear(String, '/ego_vehicle/stop_request')
@@ -307,10 +314,35 @@ def test_the_mirror_puts_carlas_vehicle_there_in_each_tick(peer: Peer, make: Cal
     pose, wanted = transforms.next(), START.ahead(0.2)
     assert wanted.distance(pose.position.x, pose.position.y) < 1e-6
     assert wrap_angle(to_yaw(pose.orientation) - START.yaw) == pytest.approx(0.0, abs=1e-6)
+    assert pose.position.z == 0.3
     assert velocities.next().linear.x == 6.0
     assert len(transforms.messages) == 1
     measured(45.0, 8.0)
     assert stops.next(lambda one: 'ground' in one.data)
+
+
+def test_align_records_a_drive_from_the_odometry(peer: Peer, tmp_path: Path) -> None:
+    measure = peer.speak(Odometry, '/vehicle/odometry', heard=False)
+    out = tmp_path / 'ground.yaml'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'av_td3_ros.cli.main', 'align', '--map', 'loop', '--spawn-point',
+         '3', '--topic', '/vehicle/odometry', '--out', str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    await_that(lambda: peer.node.count_subscribers('/vehicle/odometry'), 'the recording')
+    lane = ROADS.lane_ahead(START, 40.0)
+    yaws = np.arctan2(*np.diff(lane, axis=0).T[::-1])
+    places = [to_ground(ORIGIN, Pose(x, y, yaw)) for (x, y), yaw in zip(
+        lane[:-1].tolist(), yaws.tolist(), strict=True)]
+    for there in [places[0]] * 20 + places:
+        measure(to_odometry(VehicleState(time.time_ns(), there.x, there.y, there.yaw, 3.0),
+                            'ground', 'base_link'))
+        time.sleep(PERIOD)  # as a vehicle does; only the newest is kept
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=TIMEOUT)[0]
+    assert process.returncode == 0, said
+    values = dotted(yaml.safe_load(out.read_text())['/**/simulator_node']['ros__parameters'])
+    assert ORIGIN.distance(values['external.start.x'], values['external.start.y']) < 0.1
+    assert wrap_angle(values['external.start.yaw'] - ORIGIN.yaw) == pytest.approx(0.0, abs=5e-3)
 
 
 @pytest.fixture
