@@ -25,7 +25,7 @@ from av_td3_ros.driving.route_tracker import RouteTracker
 from av_td3_ros.driving.vehicle_state import VehicleState
 
 Level = Literal['ok', 'warning', 'error']
-Speeds = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 LEVELS: tuple[Level, ...] = ('ok', 'warning', 'error')
 
 AGE_WARNING = 0.15      # s between stamp and arrival
@@ -35,6 +35,7 @@ EARLY_SIMULATED = 0.2   # s; a message may overtake the clock's
 CLOCKS = 0.1            # s of transport, or of difference between two hosts' clocks, that is a lot
 RATE_WARNING = 0.1      # share that a camera's rate may be off what the policy was trained with
 RATE_ERROR = 0.3
+GAP = 1.8               # times the usual step, from which on something is missing
 LOST = 0.05             # share of the messages that may be missing
 PAIRED = 0.95           # share of the images that must meet their odometry
 MOVING = 1.0            # m/s from which speed and heading can be told from poses
@@ -95,7 +96,7 @@ def rate_of(arrivals: Sequence[Arrival]) -> float | None:
     for times in ([one.stamp_ns for one in arrivals], [one.came_ns for one in arrivals]):
         steps = np.diff(np.asarray(times, np.float64))
         if len(steps) and (steps > 0).all():
-            return float(1e9 / np.median(steps))
+            return 1e9 / _period(steps)
     return None
 
 
@@ -378,12 +379,17 @@ def _parted(sentence: str) -> tuple[str, str]:
     return (found, remedy) if colon else (remedy, '')
 
 
+def _period(steps: Floats) -> float:
+    """Return the mean of time steps without the gaps; a median would not see 40, 60, 40, 60."""
+    return float(steps[steps < GAP * np.median(steps)].mean())
+
+
 def _lost(arrivals: Sequence[Arrival]) -> float:
     """Return the share of messages that did not come, as the gaps of the stamps tell."""
     steps = np.diff([one.stamp_ns for one in arrivals]).astype(np.float64)
     if not len(steps) or (steps <= 0).any():
         return 0.0
-    missing = float(np.maximum(np.rint(steps / np.median(steps)) - 1, 0).sum())
+    missing = float(np.maximum(np.rint(steps / _period(steps)) - 1, 0).sum())
     return missing / (missing + len(arrivals))
 
 
@@ -420,7 +426,7 @@ def _windows(states: Sequence[VehicleState]
     return found
 
 
-def _differ(one: Speeds, other: Speeds) -> float:
+def _differ(one: Floats, other: Floats) -> float:
     """Return the median difference of two series of speeds over their median size."""
     size = np.median(np.hypot(*one.T)) + 1e-9
     return float(np.median(np.hypot(*(one - other).T)) / size)

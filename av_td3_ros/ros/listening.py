@@ -43,6 +43,7 @@ NAME = 'av_td3_doctor'
 DISCOVERY = 3.0     # s of wall time at most until what is needed has been found
 LOOK = 0.1          # s of wall time between two looks at the graph
 KEPT_IMAGES = 3
+DEPTH = 100         # messages that may wait for us: what is lost must be lost elsewhere
 KEPT = 20_000       # messages of other kinds
 QUESTION = 2.0      # s of wall time that a node may take to tell its state
 DRIVER = '~/output/state'  # on which control_node tells who drives
@@ -342,7 +343,7 @@ def hearing(profile: QoSProfile, publishers: Sequence[QoSProfile]) -> QoSProfile
     best_effort = any(one.reliability == ReliabilityPolicy.BEST_EFFORT for one in publishers)
     volatile = any(one.durability == DurabilityPolicy.VOLATILE for one in publishers)
     return QoSProfile(
-        history=profile.history, depth=profile.depth,
+        history=profile.history, depth=max(profile.depth, DEPTH),
         reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else profile.reliability,
         durability=DurabilityPolicy.VOLATILE if volatile else profile.durability)
 

@@ -106,6 +106,13 @@ def test_lost_images_and_gaps() -> None:
     assert checkup.judge_camera_rate(arrivals(count=1), 20.0, 0.5).level == 'warning'
 
 
+def test_a_rate_of_uneven_steps_is_their_mean() -> None:
+    stamps = np.cumsum([40_000_000, 60_000_000] * 30) + NOW
+    found = checkup.judge_camera_rate(
+        [Arrival(int(one), int(one), int(one)) for one in stamps], 20.0, 0.5)
+    assert found.level == 'ok' and found.found.startswith('19.9 Hz, 0 % lost')
+
+
 def test_odometry_must_keep_up_with_the_camera() -> None:
     assert checkup.judge_odometry_rate(arrivals(50.0), 20.0).level == 'ok'
     assert checkup.judge_odometry_rate(arrivals(10.0), 20.0).level == 'error'
