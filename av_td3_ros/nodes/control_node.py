@@ -14,8 +14,9 @@ from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool, Trigger
 
 from av_td3_ros.driving.ackermann import AckermannSettings
+from av_td3_ros.driving.arbiter import Arbiter, Source
 from av_td3_ros.driving.authority import Authority, Driver
-from av_td3_ros.driving.control import CommandSettings, brake_action, limit_action
+from av_td3_ros.driving.control import CommandSettings
 from av_td3_ros.driving.state import SPEED_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.commands import OUTPUTS, CommandMapping
@@ -26,9 +27,12 @@ from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
 
-SOURCES = {Driver.EMERGENCY: AppliedAction.SOURCE_EMERGENCY_STOP,
-           Driver.NOBODY: AppliedAction.SOURCE_STOPPED,
-           Driver.HUMAN: AppliedAction.SOURCE_HUMAN}
+SOURCES = {Source.POLICY: AppliedAction.SOURCE_POLICY,
+           Source.HUMAN: AppliedAction.SOURCE_HUMAN,
+           Source.WATCHDOG: AppliedAction.SOURCE_WATCHDOG,
+           Source.EMERGENCY_STOP: AppliedAction.SOURCE_EMERGENCY_STOP,
+           Source.REPEATED: AppliedAction.SOURCE_REPEATED,
+           Source.STOPPED: AppliedAction.SOURCE_STOPPED}
 STANDING = np.array((0.0, -1.0), np.float32)
 
 
@@ -73,6 +77,7 @@ class ControlNode(LifecycleNode):
         accept_changes(self, self.settings, self._apply)
         self.refusal: Exception | None = None
         self._authority = Authority(s.engaged_at_start)
+        self._arbiter = Arbiter(s.command, self._authority)
         self._mapping = CommandMapping(s.output, s.command, s.ackermann)
         self._open: Observation | None = None
         self._early: Action | None = None
@@ -81,11 +86,7 @@ class ControlNode(LifecycleNode):
         self._last: Header | None = None
         self._is_stopped = True
         self._speed = math.nan
-        self._human: np.ndarray | None = None
         self._human_at = -math.inf
-        self._applied = np.zeros(2, np.float32)
-        self._applied_at: float | None = None
-        self._braking_since: float | None = None
         self._stale, self._refused = Throttle(), Throttle()
         self._sent, self._observed = Meter(), Meter()
         self._actions = self.create_publisher(AppliedAction, '~/output/applied_action', qos.STEP)
@@ -120,6 +121,7 @@ class ControlNode(LifecycleNode):
 
     def _apply(self, settings: ControlSettings) -> None:
         self.settings = settings
+        self._arbiter.settings = settings.command
         self._mapping = CommandMapping(settings.output, settings.command, settings.ackermann)
 
     # -- who has the say
@@ -170,7 +172,7 @@ class ControlNode(LifecycleNode):
 
     def _on_human_command(self, message: CarlaEgoVehicleControl | AckermannDriveStamped) -> None:
         try:
-            self._human = self._mapping.from_message(message, self._speed)
+            self._arbiter.hear_human(self._mapping.from_message(message, self._speed))
         except ValueError as error:
             if self._refused.ready():
                 self.get_logger().warning(f'human command refused ({self._refused.count} so '
@@ -193,7 +195,7 @@ class ControlNode(LifecycleNode):
                 self.get_logger().warning(f'drives now: {state}')
         if at_once:
             if self._open is not None and driver != Driver.POLICY:
-                self._act_without_policy(self._open)
+                self._act(self._open)
             self._beat()
 
     def _tell_driver(self) -> Reading:
@@ -209,7 +211,8 @@ class ControlNode(LifecycleNode):
     def _tell_commands(self) -> Reading:
         values = {'rate [1/s]': self._sent.rate, 'observations a second': self._observed.rate,
                   'actions that did not come': self._stale.count,
-                  'steer': float(self._applied[0]), 'acceleration': float(self._applied[1])}
+                  **dict(zip(('steer', 'acceleration'), self._arbiter.applied.tolist(),
+                             strict=True))}
         if self._sent.age is None:
             return Reading(WARN, 'no command sent: no observation comes', values)
         return Reading(OK, f'{self._sent.rate:.1f} commands a second', values)
@@ -226,14 +229,13 @@ class ControlNode(LifecycleNode):
         else:
             self._unanswered_since = self._heard_at
         if message.is_first and not self.settings.heartbeat:  # the vehicle was set down anew
-            self._applied = np.zeros(2, np.float32)
-            self._applied_at = None
+            self._arbiter.set_down()
         if message.is_last:
             self._stop(message.header)
             return
         if self._authority.driver != Driver.POLICY:
             self._early = None
-            self._act_without_policy(message)
+            self._act(message)
             return
         self._open = message
         if self._early is not None:
@@ -246,11 +248,9 @@ class ControlNode(LifecycleNode):
             # Ahead of its observation it waits for it; behind it, it is too late.
             self._early = message
             return
-        dt = self._elapsed(self._time(answered.header))
-        self._braking_since = None
-        self._send(answered, limit_action((message.steer, message.acceleration), self._applied,
-                                          self._speed, dt, self.settings.command),
-                   AppliedAction.SOURCE_POLICY, message)
+        action = self._arbiter.follow((message.steer, message.acceleration), self._speed,
+                                      self._time(answered.header))
+        self._send(answered, action, Source.POLICY, message)
 
     def _on_hold(self, header: Header) -> None:
         self._heard_at = time.monotonic()
@@ -260,6 +260,8 @@ class ControlNode(LifecycleNode):
     def _watch(self) -> None:
         """Brake when an action, or every observation, has not come for too long."""
         now = time.monotonic()
+        if now - self._human_at > self.settings.human_timeout:
+            self._arbiter.hear_human(None)
         limit = self.settings.sensor_timeout
         if limit and self._last is not None and not self._is_stopped \
                 and now - self._heard_at > limit:
@@ -275,60 +277,36 @@ class ControlNode(LifecycleNode):
                 f'no action for step {self._open.step} of episode {self._open.episode} within '
                 f'{self.settings.action_timeout:g} s: braking ({self._stale.count} times so far); '
                 'is the policy node alive?')
-        self._brake(self._open, AppliedAction.SOURCE_WATCHDOG)
+        self._act(self._open)
 
-    def _act_without_policy(self, observation: Observation) -> None:
-        """Brake, or pass on what a human commands."""
-        driver = self._authority.driver
-        if driver == Driver.HUMAN and self._human_is_heard():
-            self._braking_since = None
-            self._send(observation, self._human, AppliedAction.SOURCE_HUMAN, None)
-            return
-        if driver == Driver.HUMAN and self._stale.ready():
+    def _act(self, observation: Observation) -> None:
+        """Do without the policy: pass on what a human commands, or stop."""
+        action, source = self._arbiter.act(self._time(observation.header))
+        if (source == Source.WATCHDOG and self._authority.driver == Driver.HUMAN
+                and self._stale.ready()):
             self.get_logger().warning(
                 'a human overrides, but no command of theirs has come for '
                 f'{self.settings.human_timeout:g} s: braking')
-        self._brake(observation, AppliedAction.SOURCE_WATCHDOG if driver == Driver.HUMAN
-                    else SOURCES[driver])
-
-    def _human_is_heard(self) -> bool:
-        return (self._human is not None
-                and time.monotonic() - self._human_at <= self.settings.human_timeout)
+        self._send(observation, action, source, None)
 
     def _repeat(self, observation: Observation) -> None:
         self._repeated = observation.episode, observation.step
-        self._send(observation, self._applied, AppliedAction.SOURCE_REPEATED, None)
+        self._send(observation, self._arbiter.applied, Source.REPEATED, None)
 
-    def _brake(self, observation: Observation, source: int) -> None:
-        self._send(observation, self._braked(self._time(observation.header)), source, None)
-
-    def _braked(self, now: float) -> np.ndarray:
-        """Return the next action of a controlled stop, or of an emergency stop."""
-        if self._braking_since is None:
-            self._braking_since = now
-        action = brake_action(self._applied, now - self._braking_since, self._elapsed(now),
-                              self.settings.command)
-        if self._authority.driver == Driver.EMERGENCY:
-            action[1] = -1.0
-        return action
-
-    def _send(self, observation: Observation, action: np.ndarray, source: int,
+    def _send(self, observation: Observation, action: np.ndarray, source: Source,
               chosen: Action | None) -> None:
         self._open = None
-        self._applied, self._applied_at = action, self._time(observation.header)
         self._command(observation.header, action)
         self._actions.publish(AppliedAction(
             header=observation.header, vehicle=observation.vehicle, episode=observation.episode,
             step=observation.step, steer=float(action[0]), acceleration=float(action[1]),
-            source=source, exploring=chosen is not None and chosen.exploring,
+            source=SOURCES[source], exploring=chosen is not None and chosen.exploring,
             policy_version=chosen.policy_version if chosen is not None else 0))
 
     def _stop(self, header: Header) -> None:
-        """Stand: outside an episode nobody drives."""
+        """Stand: outside an episode the policy does not drive."""
         if self.settings.heartbeat:  # as a passenger would like it; a simulator is not one
-            now = self._time(header)
-            self._applied, self._applied_at = self._braked(now), now
-            self._command(header, self._applied)
+            self._command(header, self._arbiter.act(self._time(header))[0])
         else:
             self._command(header, STANDING)
         self._is_stopped = True
@@ -347,21 +325,14 @@ class ControlNode(LifecycleNode):
             return
         header = Header(stamp=self.get_clock().now().to_msg(),
                         frame_id=self._last.frame_id if self._last is not None else '')
-        driver, now = self._authority.driver, self._time(header)
-        if driver == Driver.HUMAN and self._human_is_heard():
-            self._applied, self._applied_at, self._braking_since = self._human, now, None
-        elif driver != Driver.POLICY or self._is_stopped:
-            self._applied, self._applied_at = self._braked(now), now
-        self._publish(header, self._applied)
+        if self._authority.driver != Driver.POLICY or self._is_stopped:
+            self._arbiter.act(self._time(header))
+        self._publish(header, self._arbiter.applied)
 
     def _time(self, header: Header) -> float:
         """Return the time in s that limits count in: simulated where observations set the pace."""
         return (time.monotonic() if self.settings.heartbeat
                 else to_nanoseconds(header.stamp) * 1e-9)
-
-    def _elapsed(self, now: float) -> float:
-        """Return the time in s since the last applied action; a camera period at the first."""
-        return 0.05 if self._applied_at is None else now - self._applied_at
 
     def close(self) -> None:
         """Leave the vehicle braking."""
