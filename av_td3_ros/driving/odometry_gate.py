@@ -14,7 +14,7 @@ class OdometryGate:
     def __init__(self, max_age: float) -> None:
         """`max_age` is how far in s a stamp may be from now, behind or ahead."""
         self._max_age_ns = round(max_age * 1e9)
-        self._newest_ns: int | None = None
+        self._newest_ns = 0  # a stamp that nobody has set is none
         self.refused = {'broken': 0, 'stale': 0, 'backward': 0}
 
     def broken(self) -> None:
@@ -31,7 +31,7 @@ class OdometryGate:
                 f'{"old" if behind_ns > 0 else "in the future"}, at most '
                 f"{self._max_age_ns * 1e-9:g} s is allowed: do this computer's clock and the "
                 "vehicle's agree?")
-        if self._newest_ns is not None and vehicle.stamp_ns <= self._newest_ns:
+        if vehicle.stamp_ns <= self._newest_ns:
             self.refused['backward'] += 1
             raise MeasurementError(
                 f'its stamp is {(self._newest_ns - vehicle.stamp_ns) * 1e-9:.3f} s behind the '

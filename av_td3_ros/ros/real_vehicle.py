@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from nav_msgs.msg import Odometry
@@ -25,6 +26,7 @@ from av_td3_ros.ros.runtime import Throttle
 from av_td3_ros.settings import group, setting
 
 SILENCE = 0.5   # s without odometry after which something is wrong
+NOT_ONE = 0.05  # by which the length of an orientation may differ from 1
 REPEATED = 0.1  # s of wall time at least between two requests to stop
 
 
@@ -101,6 +103,11 @@ class RealVehicle:
     def _on_odometry(self, message: Odometry) -> None:
         try:
             vehicle = from_odometry(message)
+            rotation = message.pose.pose.orientation
+            size = math.hypot(rotation.x, rotation.y, rotation.z, rotation.w)
+            if abs(size - 1.0) > NOT_ONE:
+                raise ValueError(f'its orientation has the length {size:.3f} instead of 1: is it '
+                                 'set at all?')
         except ValueError as error:
             self.gate.broken()
             self._refuse(error)

@@ -34,7 +34,13 @@ from av_td3_ros.driving.route_planner import RoutePlanner
 from av_td3_ros.driving.vehicle_state import VehicleState
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_nanoseconds, to_odometry, to_pose_message, to_yaw
+from av_td3_ros.ros.conversions import (
+    to_nanoseconds,
+    to_odometry,
+    to_pose_message,
+    to_stamp,
+    to_yaw,
+)
 from av_td3_ros.simulator.appearance import AppearanceSettings
 from av_td3_ros.simulator.camera import CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
@@ -66,7 +72,7 @@ class Ground:
         self.stops = peer.hear(String, '/ego_vehicle/stop_request')
         self.diagnostics = peer.hear(DiagnosticArray, '/diagnostics')
         self.paths = peer.hear(PathMessage, f'{EGO}/waypoints', qos.LATCHED)
-        self._measure = peer.speak(Odometry, '/vehicle/odometry')
+        self.publish = peer.speak(Odometry, '/vehicle/odometry')
         node.connected(peer)
 
     def measure(self, ahead: float = 0.0, speed: float = 0.0, *, left: float = 0.0,
@@ -79,7 +85,7 @@ class Ground:
         message = to_odometry(vehicle, 'ground', 'base_link')
         for name, value in others.items():
             setattr(message.pose.pose.position, name, value)
-        self._measure(message)
+        self.publish(message)
         return stamp_ns
 
     def seen(self, ahead: float = 0.0, speed: float = 0.0, **others: Any) -> Odometry:
@@ -172,6 +178,10 @@ def test_odometry_that_is_broken_stale_or_backward_is_refused_and_counted(
     ground.seen()
     ground.measure(x=math.nan)
     assert 'not finite' in log.next('vehicle odometry refused (1 broken')
+    unset = Odometry()
+    unset.header.stamp, unset.pose.pose.orientation.w = to_stamp(time.time_ns()), 0.0
+    ground.publish(unset)
+    await_that(lambda: refused['broken'] == 2, 'the refusal of an orientation that is none')
     for number, stamp_ns in enumerate((time.time_ns() - 3 * 10**9, time.time_ns() + 3 * 10**9)):
         ground.measure(stamp_ns=stamp_ns)
         await_that(lambda number=number: refused['stale'] == number + 1, 'the refusal')
@@ -179,8 +189,8 @@ def test_odometry_that_is_broken_stale_or_backward_is_refused_and_counted(
     ground.measure(5.0, stamp_ns=newest - 1_000_000)
     await_that(lambda: refused['backward'] >= 1, 'the refusal')
     assert place(ground.seen(1.0)).distance(START.ahead(1.0).x, START.ahead(1.0).y) < 1e-6
-    assert refused['broken'] == 1
-    told = ground.diagnostics.next(lambda one: 'refused: broken: 1' in words_of(one))
+    assert refused['broken'] == 2
+    told = ground.diagnostics.next(lambda one: 'refused: broken: 2' in words_of(one))
     assert 'vehicle odometry' in words_of(told)
 
 

@@ -36,6 +36,11 @@ def test_the_rest_is_refused_counted_and_forgotten(stamp: float, why: str, words
     gate.check(stamped(0.02), NOW)
 
 
+def test_a_stamp_that_nobody_has_set_is_refused_whatever_the_clock() -> None:
+    with pytest.raises(MeasurementError, match='behind the newest one'):
+        OdometryGate(0.2).check(VehicleState(0, 0.0, 0.0, 0.0, 0.0), 0)
+
+
 @pytest.mark.parametrize(('rate', 'jitter', 'wanted'), [
     (50.0, 0.0, 20.0), (50.0, 0.004, 20.0), (20.0, 0.01, 20.0), (100.0, 0.002, 20.0),
     (10.0, 0.01, 10.0), (20.0, 0.0, 20.0)])
