@@ -26,8 +26,12 @@ from launch import LaunchDescription
 from nav_msgs.msg import Odometry
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from av_td3_ros.cli.config import Config
+from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.bag import read_transitions
 from av_td3_ros.td3 import load_checkpoint
@@ -345,6 +349,32 @@ def test_the_vehicle_side_listens_to_the_vehicle(
                STARTING)
     assert bool(it.node('learner_node')) == (learner == 'true')
     assert it.node('simulator_node') is None
+    assert it.stop() == 0, it.said[-3000:]
+
+
+def test_a_control_node_that_dies_at_speed_leaves_a_vehicle_that_stands_until_engaged(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    start = RoadMap.from_file(map_file('loop')).spawn_points()[0]
+    it = launched('vehicle', profile='vehicle_in_the_loop_bench', policy='pursuit', map='loop',
+                  run=tmp_path / 'run', config=(
+                      'simulator_node.route_length=150.0 external.ground.length=500.0 '
+                      f'external.ground.width=500.0 external.start.x={start.x} '
+                      f'external.start.y={start.y} external.start.yaw={start.yaw}'))
+    odometry = peer.hear(Odometry, '/vehicle/odometry')
+    observations = peer.hear(Observation, '/ego_vehicle/observation', qos.STEP)
+    observations.next(timeout=STARTING)
+    assert abs(odometry.messages[-1].twist.twist.linear.x) < 0.3  # nobody has engaged it
+    engaged = peer.ask(SetBool, '/ego_vehicle/control_node/engage', SetBool.Request(data=True))
+    assert engaged.success, engaged.message
+    odometry.next(lambda one: one.twist.twist.linear.x > 3.0)
+    killed = it.node('control_node')
+    assert killed is not None
+    killed.kill()
+    await_that(lambda: (again := it.node('control_node')) and again.pid != killed.pid,
+               'another control node')
+    odometry.next(lambda one: abs(one.twist.twist.linear.x) < 0.3)
+    peer.hear(String, '/ego_vehicle/control_state', qos.LATCHED).next(
+        lambda one: 'not engaged yet' in one.data, timeout=STARTING)
     assert it.stop() == 0, it.said[-3000:]
 
 
