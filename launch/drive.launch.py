@@ -21,7 +21,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'transitions', default_value='false', choices=NO_OR_YES,
             description='also record transitions, RUN/bag, to learn from later (av-td3 train '
-                        '--from-bags) or by a learner on another host (learner.launch.py)'),
+                        '--from-bags)'),
         *session_arguments(), *world_arguments('test/roads_a'), *common_arguments(),
         OpaqueFunction(function=start)])
 

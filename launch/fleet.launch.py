@@ -4,6 +4,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.ros.launching import (
     common_arguments,
+    learner_argument,
     learning_arguments,
     session_arguments,
     world_arguments,
@@ -23,8 +24,8 @@ def generate_launch_description() -> LaunchDescription:
             description='own: each vehicle has a world to itself, whose clock and status lie in '
                         'its namespace, as in /ego_vehicle_1/clock; shared: all drive in one '
                         'CARLA server'),
-        *session_arguments(), *world_arguments('train/roads'), *learning_arguments(),
-        *common_arguments(), OpaqueFunction(function=start)])
+        *session_arguments(), *world_arguments('train/roads'), learner_argument(),
+        *learning_arguments(), *common_arguments(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list:

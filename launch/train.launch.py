@@ -4,6 +4,7 @@ from launch.actions import OpaqueFunction
 
 from av_td3_ros.ros.launching import (
     common_arguments,
+    learner_argument,
     learning_arguments,
     session_arguments,
     world_arguments,
@@ -13,8 +14,8 @@ from av_td3_ros.ros.launching import (
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; the nodes and their wiring come from config/."""
     return LaunchDescription([
-        *session_arguments(), *world_arguments('train/roads'), *learning_arguments(),
-        *common_arguments(), OpaqueFunction(function=start)])
+        *session_arguments(), *world_arguments('train/roads'), learner_argument(),
+        *learning_arguments(), *common_arguments(), OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list:

@@ -7,7 +7,6 @@ from av_td3_ros.ros.launching import (
     include,
     reach_other_hosts,
     session_arguments,
-    unless,
     when,
 )
 
@@ -16,15 +15,15 @@ def generate_launch_description() -> LaunchDescription:
     """Declare what is otherwise than in train.launch.py and drive.launch.py, include one."""
     return LaunchDescription([
         DeclareLaunchArgument(
-            'learner', default_value='false', choices=NO_OR_YES,
-            description='true: explore and learn on this host (train.launch.py); false: only '
-                        'drive (drive.launch.py) and record transitions, from which a learner on '
-                        'another host may learn at the same time (learner.launch.py)'),
+            'learner', default_value='false', choices=('false', 'true', 'elsewhere'),
+            description='false: only drive, with the argument policy (drive.launch.py); true: '
+                        'explore and learn on this host (train.launch.py); elsewhere: explore, '
+                        'and learn on another host, which runs learner.launch.py'),
         DeclareLaunchArgument(
             'transitions', default_value='true', choices=NO_OR_YES,
             description='record transitions, RUN/bag; human driving among them can be learned '
                         'from as demonstration'),
         *session_arguments(profile='vehicle', respawn='true'),
         *reach_other_hosts(),
-        include('train', when('learner')),
-        include('drive', unless('learner'))])
+        include('train', when('learner', 'true', 'elsewhere')),
+        include('drive', when('learner', 'false'))])

@@ -45,6 +45,11 @@ class NodeSpec:
         return self if role not in self.remaps else dataclasses.replace(
             self, remaps={**self.remaps, role: topic})
 
+    def without(self, role: str) -> NodeSpec:
+        """Return the node with this role left unbound."""
+        return dataclasses.replace(
+            self, remaps={one: topic for one, topic in self.remaps.items() if one != role})
+
     def arguments(self, parameter_file: Path) -> list[str]:
         """Return the node's `--ros-args`."""
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',

@@ -50,8 +50,9 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
             parameters[vehicle] = folder / 'vehicles' / f'{vehicle}.yaml'
             its_own.write(parameters[vehicle], f'{vehicle} of: {command_line()}')
     learner = learner_node(chosen['profile'])
-    actions = [*_words(told, folder),
-               *node_actions(context, [learner], folder / 'config.yaml')]
+    actions = _words(told, folder)
+    if chosen['learner'] == 'true':
+        actions += node_actions(context, [learner], folder / 'config.yaml')
     for vehicle in vehicles:
         actions += node_actions(context, nodes[vehicle], parameters[vehicle])
     shut_down_when_finished(context, learner.topic('~/output/status'))
@@ -64,8 +65,9 @@ def drive(context: LaunchContext) -> list[Action]:
     vehicle, transitions = chosen['vehicle'], chosen['transitions'] == 'true'
     told = _told(context, vehicle)
     config = told.driving(chosen['policy'], transitions)
-    nodes = _bound(context, vehicle, vehicle_nodes(
-        chosen['profile'], vehicle, recording=transitions))
+    # Deaf to learners: the policy that was asked for drives, whatever else is learned meanwhile.
+    nodes = [one.without('~/input/actor_weights') for one in _bound(
+        context, vehicle, vehicle_nodes(chosen['profile'], vehicle, recording=transitions))]
     bag = recording(context, [vehicle])
     said = [LogInfo(msg=words) for words in told.camera_words(chosen['policy'], config)]
     folder = _new_folder(context, config, 'drive')

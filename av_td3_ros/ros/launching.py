@@ -18,11 +18,11 @@ from launch.actions import (
     SetEnvironmentVariable,
     Shutdown,
 )
-from launch.conditions import IfCondition, UnlessCondition
+from launch.conditions import IfCondition
 from launch.events import Shutdown as ShutdownEvent
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.ros_adapters import get_ros_node
 
@@ -107,6 +107,14 @@ def run_argument() -> DeclareLaunchArgument:
                     'named by date and time in runs/ below the working directory')
 
 
+def learner_argument() -> DeclareLaunchArgument:
+    """Return the argument that says where the learner of a training session runs."""
+    return DeclareLaunchArgument(
+        'learner', default_value='true', choices=('true', 'elsewhere'),
+        description='true: start it here; elsewhere: another host runs learner.launch.py, takes '
+                    'the transitions and sends the weights')
+
+
 def learning_arguments() -> list[DeclareLaunchArgument]:
     """Return the arguments of launch files that start the learner."""
     return [
@@ -121,7 +129,7 @@ def learning_arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def include(file: str, condition: IfCondition | UnlessCondition | None = None, **arguments: str
+def include(file: str, condition: IfCondition | None = None, **arguments: str
             ) -> IncludeLaunchDescription:
     """Return another launch file of this package as an action; it sees all arguments given."""
     return IncludeLaunchDescription(
@@ -218,11 +226,7 @@ def end_of_a_process(event: ProcessExited, context: LaunchContext) -> Shutdown |
     return Shutdown(reason=f'{event.process_name} ended')
 
 
-def when(argument: str) -> IfCondition:
-    """Return the condition that an argument is true."""
-    return IfCondition(LaunchConfiguration(argument))
-
-
-def unless(argument: str) -> UnlessCondition:
-    """Return the condition that an argument is false."""
-    return UnlessCondition(LaunchConfiguration(argument))
+def when(argument: str, *values: str) -> IfCondition:
+    """Return the condition that an argument has one of these values."""
+    return IfCondition(PythonExpression(
+        ["'", LaunchConfiguration(argument), "' in ", repr(values)]))

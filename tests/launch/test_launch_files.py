@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS installation only')
 pytest.importorskip('ros2launch', reason='ros2launch comes with a ROS installation only')
 
-from av_td3_msgs.msg import AppliedAction, LearnerStatus, Observation
+from av_td3_msgs.msg import ActorWeights, AppliedAction, LearnerStatus, Observation
 from harness import TIMEOUT, Peer, await_that
 from launch import LaunchDescription
 from nav_msgs.msg import Odometry
@@ -277,11 +277,41 @@ def test_a_fleet_drives_in_worlds_of_its_own_and_teaches_one_learner(
     assert '/clock' not in dict(peer.node.get_topic_names_and_types())
 
 
+def test_the_learner_can_run_elsewhere(
+        launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    # Both on this host here; they share nothing but the network.
+    learner = launched('learner', profile='embedded', run=tmp_path / 'learner', steps=60,
+                       config=SMALL)
+    driving = launched('train', learner='elsewhere', run=tmp_path / 'driving', map='loop',
+                       config=SMALL)
+    weights = peer.hear(ActorWeights, '/learner/actor_weights', qos.LATCHED)
+    weights.next(lambda one: one.version > 1, timeout=STARTING)
+    assert learner.ended() == 0, learner.said[-3000:]
+    assert driving.ended() == 0, driving.said[-3000:]  # with what it drove for
+    assert 'learner_node' not in driving.said
+    assert (tmp_path / 'learner' / 'checkpoints' / 'latest').is_dir()
+    assert list(read_transitions(tmp_path / 'driving' / 'bag'))
+
+
+def test_training_goes_on_from_a_run(launched: Callable[..., Launched], tmp_path: Path) -> None:
+    first = launched('train', run=tmp_path / 'first', map='loop', steps=40, config=SMALL)
+    assert first.ended() == 0, first.said[-3000:]
+    before = load_checkpoint(str(tmp_path / 'first' / 'checkpoints')).updates
+    # The network's shape comes with the run.
+    shape = [word for word in SMALL.split() if not word.startswith('network.')]
+    second = launched('train', run=tmp_path / 'second', map='loop', steps=30,
+                      resume=tmp_path / 'first', config=' '.join(shape))
+    assert second.ended() == 0, second.said[-3000:]
+    assert load_checkpoint(str(tmp_path / 'second' / 'checkpoints')).updates > before
+
+
 def test_a_session_ends_with_the_first_of_its_nodes(
         launched: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
     it = launched('drive', policy='pursuit', map='loop', run=tmp_path / 'run', config=SMALL)
     applied = peer.hear(AppliedAction, '/ego_vehicle/applied_action')
     applied.next(lambda one: one.source == AppliedAction.SOURCE_POLICY, timeout=STARTING)
+    # Whatever a learner in the same domain sends: what was asked for drives.
+    assert peer.node.count_subscribers('/learner/actor_weights') == 0
     policy = it.node('policy_node')
     assert policy is not None
     policy.kill()
