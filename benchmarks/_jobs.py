@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.reward_plots import with_tables
-from av_td3_ros.driving.mask import IMAGE, NO_MASK, VECTOR
-from av_td3_ros.driving.metrics import summarise
-from av_td3_ros.simulator.appearance import AppearanceSettings
+from av_td3_ros.driving.episode.metrics import summarise
+from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, evaluate
 from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.world import WorldSettings
 from benchmarks import conclude
 from benchmarks._learning_report import recipe_rows, table_page

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from av_td3_ros.cli.plots import BLUE, GREY, ORANGE, PURPLE, SKY, STYLE
-from av_td3_ros.driving.mask import IMAGE, NO_MASK, VECTOR
+from av_td3_ros.cli.pictures.plots import BLUE, GREY, ORANGE, PURPLE, SKY, STYLE
+from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, VECTOR
 
 Snapshot = dict[str, Any]
 Found = Mapping[str, Sequence[Snapshot]]  # by job, algorithm-world-seed

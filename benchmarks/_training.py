@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from av_td3_ros.driving.mask import NO_MASK, VECTOR, hide
-from av_td3_ros.driving.pursuit import PursuitDriver
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.perception.mask import NO_MASK, VECTOR, hide
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import Actions, Driver, Frames, States
 from av_td3_ros.simulator.learned_drivers import ActorDriver

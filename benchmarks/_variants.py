@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av_td3_ros.driving.mask import SPEED_NUMBERS
+from av_td3_ros.driving.perception.mask import SPEED_NUMBERS
 from av_td3_ros.td3.agent import SATURATED, Replay, TD3Settings
 from av_td3_ros.td3.augmentation import drop_vector, random_shift
 from av_td3_ros.td3.capture import Prepared

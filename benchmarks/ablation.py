@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from av_td3_ros.ros.bag import read_transitions
+from av_td3_ros.ros.recording.bag import read_transitions
+from av_td3_ros.ros.recording.transitions import step_record
 from av_td3_ros.ros.runtime import ros_environment, run_with_allocator_settings
-from av_td3_ros.ros.transitions import step_record
 from av_td3_ros.td3 import PRESETS, Batch, NetworkSettings, ReplayBuffer, StepRecord, TD3Settings
 from benchmarks import conclude
 from benchmarks._variants import OURS, VARIANTS, EagerTD3, Variant, make_networks

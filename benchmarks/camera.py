@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from av_td3_ros.simulator.appearance import AppearanceSettings
-from av_td3_ros.simulator.camera import Camera, CameraSettings, Vehicles
-from av_td3_ros.simulator.dynamics import VehicleCommand
 from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
+from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Vehicles
 from av_td3_ros.simulator.world import World, WorldSettings
 from benchmarks import conclude
 

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from av_td3_ros.driving.calibration import Calibration
-from av_td3_ros.driving.camera_view import CameraView, CameraViewSettings, MountingSettings
-from av_td3_ros.driving.image import to_grey, to_observation_frame
+from av_td3_ros.driving.camera.calibration import Calibration
+from av_td3_ros.driving.camera.image import to_grey, to_observation_frame
+from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings, MountingSettings
 from benchmarks import conclude
 
 GOAL_MS = 2.0

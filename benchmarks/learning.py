@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from av_td3_ros.driving.mask import VECTOR
-from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.perception.mask import VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import StateDriver
 from av_td3_ros.td3.exploration import ExplorationSettings

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from av_td3_ros.driving.mask import VECTOR
+from av_td3_ros.driving.perception.mask import VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings

@@ -20,9 +20,9 @@ from std_srvs.srv import SetBool
 from av_td3_ros.cli.launched import Told
 from av_td3_ros.cli.monitor import Monitor
 from av_td3_ros.cli.session import Session, take_domain
-from av_td3_ros.driving.alignment import place_at
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.proving_ground.alignment import place_at
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds

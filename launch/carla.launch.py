@@ -2,8 +2,13 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.ros.launching import NO_OR_YES, common_arguments, learning_arguments, run_argument
-from av_td3_ros.simulator.carla_weather import weather_presets
+from av_td3_ros.ros.launching.parts import (
+    NO_OR_YES,
+    common_arguments,
+    learning_arguments,
+    run_argument,
+)
+from av_td3_ros.simulator.carla.weather import weather_presets
 
 ARGUMENTS = {  # name: (default, choices, description)
     'session': ('drive', ('drive', 'train', 'evaluate', 'none'),
@@ -56,6 +61,6 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start with the world; each part starts the next one once it is there."""
-    from av_td3_ros.ros.launch_carla import begin
+    from av_td3_ros.ros.launching.carla import begin
 
     return begin(context)

@@ -2,7 +2,7 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.ros.launching import (
+from av_td3_ros.ros.launching.parts import (
     NO_OR_YES,
     common_arguments,
     session_arguments,
@@ -28,6 +28,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start the vehicle side, and the simulator where the profile has one."""
-    from av_td3_ros.ros.launch_sessions import drive  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.sessions import (
+        drive,  # imports every node: not for --show-args
+    )
 
     return drive(context)

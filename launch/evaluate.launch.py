@@ -4,9 +4,9 @@ import shlex
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.driving.mask import MASKS, NO_MASK
+from av_td3_ros.driving.perception.mask import MASKS, NO_MASK
 from av_td3_ros.ros.graph import profiles
-from av_td3_ros.simulator.appearance import WORLDS
+from av_td3_ros.simulator.view.appearance import WORLDS
 
 OPTIONS = {  # argument: (default, choices, description); the options of `av-td3 evaluate`
     'policy': ('pretrained', None,
@@ -44,7 +44,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start the evaluation; the launch ends with it."""
-    from av_td3_ros.ros.launch_sessions import evaluate  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.sessions import (
+        evaluate,  # imports every node: not for --show-args
+    )
 
     chosen = {name: context.launch_configurations[name] for name in OPTIONS}
     return evaluate([

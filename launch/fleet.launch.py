@@ -2,7 +2,7 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.ros.launching import (
+from av_td3_ros.ros.launching.parts import (
     common_arguments,
     learner_argument,
     learning_arguments,
@@ -32,7 +32,7 @@ def start(context: LaunchContext) -> list:
     """Start one learner and the vehicles."""
     # Imports every node: not for --show-args.
     from av_td3_ros.cli.launched import fleet_names
-    from av_td3_ros.ros.launch_sessions import train
+    from av_td3_ros.ros.launching.sessions import train
 
     chosen = context.launch_configurations
     return train(context, fleet_names(chosen['vehicle'], chosen['vehicles']),

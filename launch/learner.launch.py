@@ -3,7 +3,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.ros.graph import profiles
-from av_td3_ros.ros.launching import (
+from av_td3_ros.ros.launching.parts import (
     common_arguments,
     learning_arguments,
     reach_other_hosts,
@@ -24,6 +24,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start the learner."""
-    from av_td3_ros.ros.launch_sessions import learn  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.sessions import (
+        learn,  # imports every node: not for --show-args
+    )
 
     return learn(context)

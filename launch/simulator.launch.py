@@ -2,7 +2,7 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.ros.launching import common_arguments, world_arguments
+from av_td3_ros.ros.launching.parts import common_arguments, world_arguments
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -16,6 +16,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start the simulator."""
-    from av_td3_ros.ros.launch_sessions import simulate  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.sessions import (
+        simulate,  # imports every node: not for --show-args
+    )
 
     return simulate(context)

@@ -2,7 +2,7 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import OpaqueFunction
 
-from av_td3_ros.ros.launching import (
+from av_td3_ros.ros.launching.parts import (
     common_arguments,
     learner_argument,
     learning_arguments,
@@ -20,6 +20,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start one learner and one vehicle."""
-    from av_td3_ros.ros.launch_sessions import train  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.sessions import (
+        train,  # imports every node: not for --show-args
+    )
 
     return train(context, [context.launch_configurations['vehicle']])

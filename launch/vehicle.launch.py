@@ -2,7 +2,7 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from av_td3_ros.ros.launching import (
+from av_td3_ros.ros.launching.parts import (
     NO_OR_YES,
     include,
     reach_other_hosts,

@@ -3,7 +3,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.ros.graph import profiles
-from av_td3_ros.ros.launching import NO_OR_YES, common_arguments
+from av_td3_ros.ros.launching.parts import NO_OR_YES, common_arguments
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -38,6 +38,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Start the inspection node and what of the viewers is installed."""
-    from av_td3_ros.ros.launch_view import view  # imports every node: not for --show-args
+    from av_td3_ros.ros.launching.view import (
+        view,  # imports every node: not for --show-args
+    )
 
     return view(context)

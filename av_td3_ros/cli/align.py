@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 
 from av_td3_ros.cli.session import Interrupt, take_domain
-from av_td3_ros.driving.alignment import Fit, fit_to_lane
-from av_td3_ros.driving.geometry import FloatArray, Pose, arc_lengths, to_vehicle_frame
-from av_td3_ros.driving.ground import GroundSettings, length_on_ground
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.proving_ground.alignment import Fit, fit_to_lane
+from av_td3_ros.driving.proving_ground.ground import GroundSettings, length_on_ground
+from av_td3_ros.driving.route.geometry import FloatArray, Pose, arc_lengths, to_vehicle_frame
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 
 SPACING = 0.5    # m between two poses that are kept of a drive

@@ -8,15 +8,15 @@ import threading
 
 from av_td3_ros.ros.runtime import die_with_parent
 from av_td3_ros.settings import check
-from av_td3_ros.simulator.carla_maps import opendrive_file, server_map
-from av_td3_ros.simulator.carla_server import (
+from av_td3_ros.simulator.carla.maps import opendrive_file, server_map
+from av_td3_ros.simulator.carla.server import (
     MeshSettings,
     Place,
     Traffic,
     connect,
     load,
 )
-from av_td3_ros.simulator.carla_weather import weather_presets
+from av_td3_ros.simulator.carla.weather import weather_presets
 
 MANAGER_PORT = 8000
 PLACE, MESH = Place(), MeshSettings()

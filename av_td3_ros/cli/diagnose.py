@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from av_td3_ros.cli.config import dotted
-from av_td3_ros.cli.diagnosis_plots import draw_checkpoint, draw_run
-from av_td3_ros.cli.plots import Records, read_metrics
+from av_td3_ros.cli.pictures.diagnosis_plots import draw_checkpoint, draw_run
+from av_td3_ros.cli.pictures.plots import Records, read_metrics
 from av_td3_ros.cli.progress import figures as short
 from av_td3_ros.cli.progress import number
 from av_td3_ros.settings import flatten

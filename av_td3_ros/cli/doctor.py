@@ -19,13 +19,13 @@ from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.launched import Told
 from av_td3_ros.cli.policies import BASELINES, PRETRAINED, find_policy, trained_with
 from av_td3_ros.cli.session import VEHICLE, take_domain
-from av_td3_ros.driving.camera_check import recorded_camera
-from av_td3_ros.driving.camera_view import MountingSettings
+from av_td3_ros.driving.camera.check import recorded_camera
+from av_td3_ros.driving.camera.view import MountingSettings
 from av_td3_ros.driving.checkup import LEVELS, Finding, worst
-from av_td3_ros.ros.doctor import Expectation, examine
+from av_td3_ros.ros.checks.doctor import Expectation, examine
+from av_td3_ros.ros.checks.listening import Heard, Listener, needs
+from av_td3_ros.ros.checks.machine import check_machine
 from av_td3_ros.ros.graph import has_simulator, profiles, session_nodes
-from av_td3_ros.ros.listening import Heard, Listener, needs
-from av_td3_ros.ros.machine import check_machine
 from av_td3_ros.td3 import Policy
 
 MARKS = {'ok': 'green', 'warning': 'yellow', 'error': 'bold red'}

@@ -15,7 +15,7 @@ from av_td3_ros.cli.evaluate import (
     prepared,
 )
 from av_td3_ros.cli.evaluation import drive_in_process, write_evaluation
-from av_td3_ros.cli.film import Film, Screen
+from av_td3_ros.cli.pictures.film import Film, Screen
 from av_td3_ros.cli.policies import BASELINES, PRETRAINED
 from av_td3_ros.cli.progress import evaluation_table
 from av_td3_ros.cli.run_folder import new_run_folder

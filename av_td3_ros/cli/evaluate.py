@@ -18,9 +18,9 @@ from av_td3_ros.cli.evaluation import (
     result,
     write_evaluation,
 )
-from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
-from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.node_evaluation import Evaluation
+from av_td3_ros.cli.pictures.evaluation_plots import draw_completion, draw_evaluation, draw_paths
+from av_td3_ros.cli.pictures.film import Film
 from av_td3_ros.cli.policies import (
     BASELINES,
     PRETRAINED,
@@ -32,16 +32,16 @@ from av_td3_ros.cli.policies import (
 from av_td3_ros.cli.progress import evaluation_table
 from av_td3_ros.cli.run_folder import check_output, new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
-from av_td3_ros.driving.episode_planner import EpisodePlanner
-from av_td3_ros.driving.episode_record import EpisodeRecord
-from av_td3_ros.driving.mask import MASKS, NO_MASK
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.episode.planner import EpisodePlanner
+from av_td3_ros.driving.episode.record import EpisodeRecord
+from av_td3_ros.driving.perception.mask import MASKS, NO_MASK
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import profiles, session_nodes
 from av_td3_ros.ros.parameters import from_ros
 from av_td3_ros.settings import from_mapping
-from av_td3_ros.simulator.appearance import WORLDS
+from av_td3_ros.simulator.view.appearance import WORLDS
 
 MAP = 'test/roads_a'
 SEED = 10_000  # of the default training seed there are no such episodes

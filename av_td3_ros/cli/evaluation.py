@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.film import Viewer
-from av_td3_ros.driving.episode_record import EpisodeRecord
-from av_td3_ros.driving.mask import NO_MASK
-from av_td3_ros.driving.metrics import summarise
-from av_td3_ros.driving.pursuit import PursuitDriver
+from av_td3_ros.cli.pictures.film import Viewer
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.episode.metrics import summarise
+from av_td3_ros.driving.episode.record import EpisodeRecord
+from av_td3_ros.driving.perception.mask import NO_MASK
 from av_td3_ros.nodes.policy_node import PolicySettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, StateDriver, evaluate

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from av_td3_ros.cli.plots import (
+from av_td3_ros.cli.pictures.plots import (
     BLUE,
     GREEN,
     GREY,

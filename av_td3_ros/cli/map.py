@@ -5,11 +5,11 @@ import argparse
 import re
 from pathlib import Path
 
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
-from av_td3_ros.simulator.carla_maps import server_map
-from av_td3_ros.simulator.road_drawing import opendrive_text
-from av_td3_ros.simulator.road_generator import RoadSettings, generate
+from av_td3_ros.simulator.carla.maps import server_map
+from av_td3_ros.simulator.roads.drawing import opendrive_text
+from av_td3_ros.simulator.roads.generator import RoadSettings, generate
 
 DEFAULTS = RoadSettings()
 OPTIONS = {'min_length': '--length LOW', 'max_length': '--length HIGH',

@@ -14,11 +14,11 @@ from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
 
-from av_td3_ros.driving.image import decode_image
-from av_td3_ros.driving.state import LATERAL_SCALE
+from av_td3_ros.driving.camera.image import decode_image
+from av_td3_ros.driving.perception.state import LATERAL_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
-from av_td3_ros.ros.records import episode_record, status_record
+from av_td3_ros.ros.recording.records import episode_record, status_record
 from av_td3_ros.ros.runtime import leave, make_executor, spin
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, configured, title
-from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.monitor import Monitor
+from av_td3_ros.cli.pictures.film import Film
 from av_td3_ros.cli.session import Session
-from av_td3_ros.driving.episode import DrivingSettings
-from av_td3_ros.driving.episode_record import EpisodeLog, EpisodeRecord
-from av_td3_ros.driving.metrics import EpisodeMetrics
+from av_td3_ros.driving.episode.episode import DrivingSettings
+from av_td3_ros.driving.episode.metrics import EpisodeMetrics
+from av_td3_ros.driving.episode.record import EpisodeLog, EpisodeRecord
 from av_td3_ros.ros.graph import session_nodes
 
 PATIENCE = 60.0  # s of wall time without a finished episode before an evaluation gives up

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.driving.camera_check import compare_cameras, recorded_camera
+from av_td3_ros.driving.camera.check import compare_cameras, recorded_camera
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.paths import pretrained_policy
 from av_td3_ros.ros.parameters import to_ros

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from av_td3_ros.cli.evaluation_plots import draw_completion, draw_evaluation, draw_paths
-from av_td3_ros.cli.plots import (
+from av_td3_ros.cli.pictures.evaluation_plots import draw_completion, draw_evaluation, draw_paths
+from av_td3_ros.cli.pictures.plots import (
     draw_learning_curve,
     draw_losses,
     draw_policy,

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
-from av_td3_ros.driving.episode import DrivingSettings
-from av_td3_ros.driving.reward import Situation, bounds, reward
-from av_td3_ros.driving.termination import COLLISION, OFF_ROAD, ROUTE_COMPLETED
+from av_td3_ros.cli.pictures.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
+from av_td3_ros.driving.episode.episode import DrivingSettings
+from av_td3_ros.driving.episode.reward import Situation, bounds, reward
+from av_td3_ros.driving.episode.termination import COLLISION, OFF_ROAD, ROUTE_COMPLETED
 from av_td3_ros.simulator.example_drives import TERMS, ExampleDrive, example_drives
 
 DT = 0.05  # s between two steps

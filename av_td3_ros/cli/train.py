@@ -11,16 +11,16 @@ from typing import Any
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, result, write_evaluation
-from av_td3_ros.cli.film import Film
 from av_td3_ros.cli.monitor import Monitor
 from av_td3_ros.cli.node_evaluation import Evaluation
+from av_td3_ros.cli.pictures.film import Film
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.report import draw_all, session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, take_domain
 from av_td3_ros.cli.validation import Validation, choose
-from av_td3_ros.driving.episode_planner import EpisodePlanner
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.episode.planner import EpisodePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
 from av_td3_ros.td3 import PRESETS, load_checkpoint

@@ -14,7 +14,7 @@ from typing import Any
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, drive_in_process
-from av_td3_ros.cli.plots import VALIDATION_FILE, read_validations
+from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, read_validations
 from av_td3_ros.td3.checkpoint import LATEST, CheckpointError, mark_best
 
 SEEDS = 5_000  # added to the training's seed: routes that are neither trained nor evaluated on

@@ -10,19 +10,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.calibration import Calibration
-from av_td3_ros.driving.camera_check import compare_cameras, uncalibrated_camera
-from av_td3_ros.driving.camera_view import (
+from av_td3_ros.driving.camera.calibration import Calibration
+from av_td3_ros.driving.camera.check import compare_cameras, uncalibrated_camera
+from av_td3_ros.driving.camera.image import Frame, to_observation_frame
+from av_td3_ros.driving.camera.view import (
     CameraView,
     CameraViewSettings,
     MountingSettings,
     ViewSettings,
 )
-from av_td3_ros.driving.geometry import wrap_angle
-from av_td3_ros.driving.image import Frame, to_observation_frame
-from av_td3_ros.driving.pairing import PairingSettings, StampPairer
-from av_td3_ros.driving.route_tracker import RouteTracker
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.pairing import PairingSettings, StampPairer
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import wrap_angle
+from av_td3_ros.driving.route.tracker import RouteTracker
 
 Level = Literal['ok', 'warning', 'error']
 Floats = npt.NDArray[np.float64]

@@ -13,11 +13,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool, Trigger
 
-from av_td3_ros.driving.ackermann import AckermannSettings
-from av_td3_ros.driving.arbiter import Arbiter, Source
-from av_td3_ros.driving.authority import Authority, Driver
-from av_td3_ros.driving.control import CommandSettings
-from av_td3_ros.driving.state import SPEED_SCALE
+from av_td3_ros.driving.command.ackermann import AckermannSettings
+from av_td3_ros.driving.command.arbiter import Arbiter, Source
+from av_td3_ros.driving.command.authority import Authority, Driver
+from av_td3_ros.driving.command.control import CommandSettings
+from av_td3_ros.driving.perception.state import SPEED_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.commands import OUTPUTS, CommandMapping
 from av_td3_ros.ros.conversions import to_nanoseconds

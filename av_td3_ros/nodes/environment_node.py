@@ -14,18 +14,18 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from av_td3_ros.driving.camera_view import CameraViewSettings
-from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
-from av_td3_ros.driving.episode_planner import (
+from av_td3_ros.driving.camera.frame_stack import FrameSettings, FrameStack
+from av_td3_ros.driving.camera.view import CameraViewSettings
+from av_td3_ros.driving.episode.episode import DrivingSettings, Episode, Step
+from av_td3_ros.driving.episode.planner import (
     EpisodePlanner,
     EpisodePlanSettings,
     check_room_to_stop,
 )
-from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
-from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
-from av_td3_ros.driving.pairing import Measurement, MeasurementPairer, PairingSettings
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.vehicle_state import Events, VehicleState
+from av_td3_ros.driving.perception.obstacles import Box, ObstacleMeter, ObstacleSettings
+from av_td3_ros.driving.perception.pairing import Measurement, MeasurementPairer, PairingSettings
+from av_td3_ros.driving.perception.vehicle_state import Events, VehicleState
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.camera import CameraReader
 from av_td3_ros.ros.conversions import (

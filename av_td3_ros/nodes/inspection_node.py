@@ -18,7 +18,8 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from av_td3_ros.driving.annotation import (
+from av_td3_ros.driving.camera.view import ViewSettings, orientation
+from av_td3_ros.driving.display.annotation import (
     NOBODY,
     SOURCES,
     Annotator,
@@ -26,11 +27,10 @@ from av_td3_ros.driving.annotation import (
     Moment,
     Wanted,
 )
-from av_td3_ros.driving.camera_view import ViewSettings, orientation
-from av_td3_ros.driving.geometry import Pose, from_vehicle_frame
-from av_td3_ros.driving.obstacles import OWN_REACH, Box
-from av_td3_ros.driving.prediction import PredictionSettings, Trail, edges, predicted_path
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.display.prediction import PredictionSettings, Trail, edges, predicted_path
+from av_td3_ros.driving.perception.obstacles import OWN_REACH, Box
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose, from_vehicle_frame
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_odometry, to_bytes
 from av_td3_ros.ros.debug_markers import (

@@ -18,10 +18,10 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.run_log import RunLog
+from av_td3_ros.ros.recording.run_log import RunLog
+from av_td3_ros.ros.recording.sequencer import Sequencer
+from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings
-from av_td3_ros.ros.sequencer import Sequencer
-from av_td3_ros.ros.transitions import by_human, load_bag, step_record
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.learner import Learner, LearnerSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayError

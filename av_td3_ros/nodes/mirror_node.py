@@ -8,14 +8,14 @@ from geometry_msgs.msg import Pose as PoseMessage
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
 
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_pose_message
 from av_td3_ros.ros.diagnostics import Diagnostics
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.runtime import run
+from av_td3_ros.ros.world.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.settings import group, setting
 
 

@@ -12,8 +12,8 @@ from av_td3_msgs.msg import Action, Observation
 from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from av_td3_ros.driving.mask import MASKS, NO_MASK, VECTOR, hide
-from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.perception.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import attempt, start

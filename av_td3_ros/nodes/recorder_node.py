@@ -12,12 +12,12 @@ from av_td3_msgs.srv import ResendTransitions
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 
-from av_td3_ros.driving.trajectory import JoinedStep, TrajectoryJoiner
+from av_td3_ros.driving.episode.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bag import TransitionBag
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import setting
 

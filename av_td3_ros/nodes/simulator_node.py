@@ -13,16 +13,16 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bridge_topics import BridgeTopics
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
 from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.real_vehicle import RealVehicleSettings
-from av_td3_ros.ros.routes import Routes
 from av_td3_ros.ros.runtime import Throttle, every, run
-from av_td3_ros.ros.vehicle_in_world import VehicleInWorld
+from av_td3_ros.ros.world.bridge_topics import BridgeTopics
+from av_td3_ros.ros.world.real_vehicle import RealVehicleSettings
+from av_td3_ros.ros.world.routes import Routes
+from av_td3_ros.ros.world.vehicle_in_world import VehicleInWorld
 from av_td3_ros.settings import group, setting
-from av_td3_ros.simulator.dynamics import VehicleCommand
+from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to

@@ -13,7 +13,11 @@ from av_td3_ros.ros.conversions import to_odometry
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.settings import group, setting
-from av_td3_ros.simulator.stand_in_vehicle import DriveCommand, StandInSettings, StandInVehicle
+from av_td3_ros.simulator.vehicle.stand_in_vehicle import (
+    DriveCommand,
+    StandInSettings,
+    StandInVehicle,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from av_td3_ros.driving.camera_view import CameraView, CameraViewSettings
-from av_td3_ros.driving.image import (
+from av_td3_ros.driving.camera.image import (
     Frame,
     ImageError,
     decode_compressed,
@@ -13,6 +12,7 @@ from av_td3_ros.driving.image import (
     to_grey,
     to_observation_frame,
 )
+from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_camera_info
 

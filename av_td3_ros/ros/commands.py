@@ -7,8 +7,8 @@ from ackermann_msgs.msg import AckermannDriveStamped
 from carla_msgs.msg import CarlaEgoVehicleControl
 from std_msgs.msg import Header
 
-from av_td3_ros.driving.ackermann import AckermannSettings, from_ackermann, to_ackermann
-from av_td3_ros.driving.control import Action, CommandSettings, from_carla, to_carla
+from av_td3_ros.driving.command.ackermann import AckermannSettings, from_ackermann, to_ackermann
+from av_td3_ros.driving.command.control import Action, CommandSettings, from_carla, to_carla
 
 OUTPUTS = ('carla', 'ackermann')
 Command = CarlaEgoVehicleControl | AckermannDriveStamped

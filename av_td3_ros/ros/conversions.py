@@ -15,10 +15,10 @@ from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 
-from av_td3_ros.driving.calibration import Calibration, Region
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.metrics import EpisodeMetrics
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.camera.calibration import Calibration, Region
+from av_td3_ros.driving.episode.metrics import EpisodeMetrics
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose
 
 FARTHEST = 1e6  # m from the map's origin
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker
 
-from av_td3_ros.driving.geometry import FloatArray, Pose
-from av_td3_ros.driving.obstacles import Box
-from av_td3_ros.driving.prediction import Driven
+from av_td3_ros.driving.display.prediction import Driven
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.driving.route.geometry import FloatArray, Pose
 from av_td3_ros.ros.conversions import to_pose_message
 
 # m above the ground, so that no line hides another

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.obstacles import Box
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.ros.conversions import (
     from_pose_message,
     to_nanoseconds,

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from geometry_msgs.msg import Pose, PoseStamped, Twist
 from rclpy.node import Node
 
-from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.episode.planner import EpisodePlan, EpisodePlanner
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_pose_message
 

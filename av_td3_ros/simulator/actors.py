@@ -1,8 +1,8 @@
 """Everybody on the road of a simulated world, as others outside it see them."""
 from __future__ import annotations
 
-from av_td3_ros.driving.obstacles import Box
-from av_td3_ros.simulator.dynamics import EgoVehicle
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.simulator.vehicle.dynamics import EgoVehicle
 from av_td3_ros.simulator.world import Snapshot
 
 EGO_ID = 1000  # beyond those of the traffic

@@ -7,24 +7,24 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.control import CommandSettings, limit_action, to_carla
-from av_td3_ros.driving.episode import DrivingSettings, Episode, Step
-from av_td3_ros.driving.episode_planner import (
+from av_td3_ros.driving.camera.frame_stack import Frame, FrameSettings, FrameStack
+from av_td3_ros.driving.camera.image import to_observation_frame
+from av_td3_ros.driving.command.control import CommandSettings, limit_action, to_carla
+from av_td3_ros.driving.episode.episode import DrivingSettings, Episode, Step
+from av_td3_ros.driving.episode.metrics import EpisodeMetrics
+from av_td3_ros.driving.episode.planner import (
     EpisodePlanner,
     EpisodePlanSettings,
     check_room_to_stop,
 )
-from av_td3_ros.driving.frame_stack import Frame, FrameSettings, FrameStack
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.image import to_observation_frame
-from av_td3_ros.driving.metrics import EpisodeMetrics
-from av_td3_ros.driving.obstacles import Box, ObstacleMeter, ObstacleSettings
-from av_td3_ros.driving.route_planner import RoutePlanner
-from av_td3_ros.driving.state import SPEED_SCALE
-from av_td3_ros.driving.vehicle_state import Events, VehicleState
+from av_td3_ros.driving.perception.obstacles import Box, ObstacleMeter, ObstacleSettings
+from av_td3_ros.driving.perception.state import SPEED_SCALE
+from av_td3_ros.driving.perception.vehicle_state import Events, VehicleState
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.driving.route.planner import RoutePlanner
 from av_td3_ros.settings import group
 from av_td3_ros.simulator.actors import actors
-from av_td3_ros.simulator.dynamics import VehicleCommand
+from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import STATIC_ID, Snapshot, World, WorldSettings
 
 STANDING = VehicleCommand(brake=1.0)

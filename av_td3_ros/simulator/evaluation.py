@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.episode_record import EpisodeLog, EpisodeRecord
-from av_td3_ros.driving.mask import NO_MASK, hide
-from av_td3_ros.driving.state import LATERAL_SCALE
+from av_td3_ros.driving.episode.record import EpisodeLog, EpisodeRecord
+from av_td3_ros.driving.perception.mask import NO_MASK, hide
+from av_td3_ros.driving.perception.state import LATERAL_SCALE
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 
 Frames = npt.NDArray[np.uint8]

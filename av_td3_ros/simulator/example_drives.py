@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.episode import DrivingSettings, Step
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.frame_stack import FrameSettings
-from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
-from av_td3_ros.simulator.appearance import AppearanceSettings
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.driving.camera.frame_stack import FrameSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.episode.episode import DrivingSettings, Step
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 TERMS = ('progress', 'efficiency', 'lane', 'comfort', 'safety')

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_td3_ros.simulator.drive import Drive, DriveSettings
-from av_td3_ros.simulator.window import Window
+from av_td3_ros.simulator.view.window import Window
 
 NAME = 'AvTd3-v0'
 Observation = dict[str, NDArray[Any]]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.road_map import Lane, RoadMap
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.road_map import Lane, RoadMap
 from av_td3_ros.settings import setting
 
 # Metres between the places of a lane whose pose and speed limit are kept.

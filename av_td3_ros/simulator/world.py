@@ -8,25 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from av_td3_ros.driving.geometry import FloatArray, Pose
-from av_td3_ros.driving.road_map import MapError, RoadMap
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import FloatArray, Pose
+from av_td3_ros.driving.route.road_map import MapError, RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.settings import group, setting
-from av_td3_ros.simulator.appearance import Appearance, AppearanceSettings
-from av_td3_ros.simulator.camera import Camera, CameraSettings, Image, Vehicles
-from av_td3_ros.simulator.contact import contacts
-from av_td3_ros.simulator.dynamics import (
+from av_td3_ros.simulator.roads.geometry import RoadGeometry
+from av_td3_ros.simulator.roads.lane_lines import LaneLines
+from av_td3_ros.simulator.traffic import Traffic, TrafficSettings, TrafficVehicle
+from av_td3_ros.simulator.vehicle.contact import contacts
+from av_td3_ros.simulator.vehicle.dynamics import (
     GRAVITY,
     EgoVehicle,
     VehicleCommand,
     VehicleInfo,
     VehicleSettings,
 )
-from av_td3_ros.simulator.lane_lines import LaneLines
-from av_td3_ros.simulator.road_geometry import RoadGeometry
-from av_td3_ros.simulator.scenery import TREE, TRUNK_SHARE, Scenery
-from av_td3_ros.simulator.traffic import Traffic, TrafficSettings, TrafficVehicle
+from av_td3_ros.simulator.view.appearance import Appearance, AppearanceSettings
+from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Image, Vehicles
+from av_td3_ros.simulator.view.scenery import TREE, TRUNK_SHARE, Scenery
 
 STATIC_ID = 0  # what is no vehicle, in Collision.other_id
 CONTACT_REACH = 30.0  # m; roadside boxes farther off are not looked at

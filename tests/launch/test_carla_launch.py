@@ -60,7 +60,7 @@ spec.loader.exec_module(carla_launch)
 
 
 def start(context):
-    from av_td3_ros.ros.launch_carla import bridge, write_objects
+    from av_td3_ros.ros.launching.carla import bridge, write_objects
     return bridge(context, 'Carla/Maps/Town01', write_objects(context.launch_configurations))
 
 

@@ -30,10 +30,10 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bag import read_transitions
+from av_td3_ros.ros.recording.bag import read_transitions
 from av_td3_ros.td3 import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

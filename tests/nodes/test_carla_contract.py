@@ -41,9 +41,9 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from av_td3_ros.cli.session import Session
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import RouteError, RoutePlanner
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.planner import RouteError, RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds, to_pose_message, to_yaw
 from av_td3_ros.ros.markers import from_markers

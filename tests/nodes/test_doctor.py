@@ -32,14 +32,14 @@ from std_srvs.srv import SetBool
 from av_td3_ros.cli import main
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.session import Session
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.obstacles import Box
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.paths import pretrained_policy
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.checks.doctor import incompatible
+from av_td3_ros.ros.checks.listening import COMMANDS, hearing, needs, roles
 from av_td3_ros.ros.conversions import to_bytes, to_pose_message, to_stamp
-from av_td3_ros.ros.doctor import incompatible
 from av_td3_ros.ros.graph import profile_parameters, session_nodes
-from av_td3_ros.ros.listening import COMMANDS, hearing, needs, roles
 from av_td3_ros.ros.markers import to_markers
 
 PROFILE = 'vehicle'

@@ -20,12 +20,12 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.cli.session import Session, SessionError
-from av_td3_ros.driving.camera_view import CameraView, CameraViewSettings, MountingSettings
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.image import to_observation_frame
-from av_td3_ros.driving.obstacles import Box
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import RoutePlanner
+from av_td3_ros.driving.camera.image import to_observation_frame
+from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings, MountingSettings
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.planner import RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (

@@ -17,9 +17,9 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from av_td3_ros.driving.annotation import SOURCES
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.obstacles import Box
+from av_td3_ros.driving.display.annotation import SOURCES
+from av_td3_ros.driving.perception.obstacles import Box
+from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_pose_message, to_stamp
 from av_td3_ros.ros.markers import to_markers

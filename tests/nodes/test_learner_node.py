@@ -20,8 +20,8 @@ from rclpy.serialization import serialize_message
 
 from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bag import TransitionBag
 from av_td3_ros.ros.conversions import to_bytes, to_floats
+from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
 from av_td3_ros.td3.weights import ActorWeights, unpack

@@ -17,7 +17,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from std_msgs.msg import Header
 
-from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
 from av_td3_ros.settings import flatten

@@ -17,8 +17,8 @@ from std_msgs.msg import Header
 
 from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bag import read_transitions
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
+from av_td3_ros.ros.recording.bag import read_transitions
 
 RESEND = '/learner/learner_node/resend_transitions/ego_vehicle'
 LEAVES = ('vehicle', 'session', 'sequence', 'episode', 'step', 'height', 'width', 'steer',

@@ -32,9 +32,9 @@ from sensor_msgs.msg import CameraInfo, Image, Imu
 from std_msgs.msg import Bool, Float32
 from visualization_msgs.msg import Marker, MarkerArray
 
-from av_td3_ros.driving.geometry import Pose, to_vehicle_frame, wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import RoutePlanner
+from av_td3_ros.driving.route.geometry import Pose, to_vehicle_frame, wrap_angle
+from av_td3_ros.driving.route.planner import RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds, to_pose_message, to_yaw

@@ -27,11 +27,11 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.cli.config import dotted
-from av_td3_ros.driving.alignment import place_at, to_ground
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import RoutePlanner
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.proving_ground.alignment import place_at, to_ground
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.planner import RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (
@@ -41,8 +41,8 @@ from av_td3_ros.ros.conversions import (
     to_stamp,
     to_yaw,
 )
-from av_td3_ros.simulator.appearance import AppearanceSettings
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
 
 EGO = '/carla/ego_vehicle'

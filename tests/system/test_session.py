@@ -20,9 +20,9 @@ from harness import SPECS, TIMEOUT, Peer, await_that
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.main import main
-from av_td3_ros.cli.plots import read_validations
+from av_td3_ros.cli.pictures.plots import read_validations
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.bag import read_transitions
+from av_td3_ros.ros.recording.bag import read_transitions
 from av_td3_ros.td3 import load_checkpoint
 
 AV_TD3 = Path(sys.executable).with_name('av-td3')

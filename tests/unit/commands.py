@@ -60,7 +60,8 @@ def launch_arguments(file: Path) -> dict[str, tuple[str, ...]]:
     Those of the files that it includes are among them; no choices where the source computes them.
     """
     tree = ast.parse(file.read_text(encoding='utf-8'))
-    helpers = ast.parse((ROOT / 'av_td3_ros' / 'ros' / 'launching.py').read_text(encoding='utf-8'))
+    parts = ROOT / 'av_td3_ros' / 'ros' / 'launching' / 'parts.py'
+    helpers = ast.parse(parts.read_text(encoding='utf-8'))
     functions = {one.name: one for one in helpers.body if isinstance(one, ast.FunctionDef)}
     tables = {target.id: one.value for one in tree.body if isinstance(one, ast.Assign)
               for target in one.targets if isinstance(target, ast.Name)}

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from av_td3_ros.driving.frame_stack import FrameSettings
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.driving.camera.frame_stack import FrameSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver
 from av_td3_ros.simulator.drive import Drive, DriveSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 from av_td3_ros.td3 import StepRecord
 

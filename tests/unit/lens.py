@@ -7,17 +7,17 @@ import math
 import cv2
 import numpy as np
 
-from av_td3_ros.driving.calibration import FISHEYE, Calibration
-from av_td3_ros.driving.camera_view import (
+from av_td3_ros.driving.camera.calibration import FISHEYE, Calibration
+from av_td3_ros.driving.camera.view import (
     CameraViewSettings,
     MountingSettings,
     ViewSettings,
     orientation,
 )
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.simulator.appearance import Appearance
-from av_td3_ros.simulator.camera import Camera, CameraSettings, Vehicles
-from av_td3_ros.simulator.scenery import Scenery
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.simulator.view.appearance import Appearance
+from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Vehicles
+from av_td3_ros.simulator.view.scenery import Scenery
 
 TRAINED = CameraSettings()  # the embedded simulator's own
 WIDE_FOV = 130.0  # degrees of the image that the lens' one is cut from

@@ -12,9 +12,9 @@ import pytest
 from av_td3_ros.cli.align import read_poses, thinned
 from av_td3_ros.cli.config import SETTINGS, dotted
 from av_td3_ros.cli.main import main
-from av_td3_ros.driving.alignment import to_ground
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.proving_ground.alignment import to_ground
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.settings import from_mapping
 

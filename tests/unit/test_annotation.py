@@ -7,19 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.annotation import (
+from av_td3_ros.driving.camera.view import ViewSettings
+from av_td3_ros.driving.display.annotation import (
     SOURCES,
     Annotator,
     Applied,
     Moment,
     Wanted,
 )
-from av_td3_ros.driving.camera_view import ViewSettings
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.prediction import PredictionSettings
-from av_td3_ros.driving.route_tracker import RoutePosition
-from av_td3_ros.driving.state import state_vector
-from av_td3_ros.simulator.camera import Camera, CameraSettings
+from av_td3_ros.driving.display.prediction import PredictionSettings
+from av_td3_ros.driving.perception.state import state_vector
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.driving.route.tracker import RoutePosition
+from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
 
 GREY = 90

@@ -9,8 +9,8 @@ import yaml
 from av_td3_msgs.msg import RewardTerms, Transition
 from rclpy.serialization import serialize_message
 
-from av_td3_ros.ros.bag import TransitionBag, read_transitions
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
+from av_td3_ros.ros.recording.bag import TransitionBag, read_transitions
 
 pytestmark = pytest.mark.usefixtures('ros')
 

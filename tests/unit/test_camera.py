@@ -8,19 +8,19 @@ import cv2
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.simulator.appearance import (
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.simulator.vehicle.contact import contacts
+from av_td3_ros.simulator.view.appearance import (
     LEAST_CONTRAST,
     WORLDS,
     Appearance,
     AppearanceSettings,
     grey,
 )
-from av_td3_ros.simulator.bodies import VEHICLE, parts_of
-from av_td3_ros.simulator.camera import Camera, CameraSettings, Vehicles
-from av_td3_ros.simulator.contact import contacts
-from av_td3_ros.simulator.projection import cut_ahead, paint_order
-from av_td3_ros.simulator.scenery import Scenery
+from av_td3_ros.simulator.view.bodies import VEHICLE, parts_of
+from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Vehicles
+from av_td3_ros.simulator.view.projection import cut_ahead, paint_order
+from av_td3_ros.simulator.view.scenery import Scenery
 
 ORIGIN = Pose(0.0, 0.0, 0.0)
 LEVEL = CameraSettings(x=0.0, z=1.6, pitch=0.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lens import calibration
 
-from av_td3_ros.driving.calibration import FISHEYE, PLUMB_BOB, RATIONAL, Calibration, Region
+from av_td3_ros.driving.camera.calibration import FISHEYE, PLUMB_BOB, RATIONAL, Calibration, Region
 
 K = (500.0, 0.0, 403.0, 0.0, 480.0, 296.0, 0.0, 0.0, 1.0)
 LENSES: dict[str, tuple[float, ...]] = {

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lens import calibration, training_camera
 
-from av_td3_ros.driving.calibration import FISHEYE, Region
-from av_td3_ros.driving.camera_check import (
+from av_td3_ros.driving.camera.calibration import FISHEYE, Region
+from av_td3_ros.driving.camera.check import (
     compare_cameras,
     recorded_camera,
     uncalibrated_camera,
 )
-from av_td3_ros.driving.camera_view import MountingSettings, ViewSettings
+from av_td3_ros.driving.camera.view import MountingSettings, ViewSettings
 
 TRAINED = training_camera()
 

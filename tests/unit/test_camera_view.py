@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from lens import TRAINED, RealCamera, calibration, training_camera, turned_to
 from test_camera import FLAT, along_x
 
-from av_td3_ros.driving.calibration import FISHEYE, RATIONAL, Calibration, Region
-from av_td3_ros.driving.camera_view import (
+from av_td3_ros.driving.camera.calibration import FISHEYE, RATIONAL, Calibration, Region
+from av_td3_ros.driving.camera.image import ImageError, to_observation_frame
+from av_td3_ros.driving.camera.view import (
     CameraView,
     CameraViewSettings,
     CropSettings,
     MountingSettings,
     ViewSettings,
 )
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.image import ImageError, to_observation_frame
-from av_td3_ros.simulator.camera import Camera, Vehicles
-from av_td3_ros.simulator.scenery import Scenery
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.simulator.view.camera import Camera, Vehicles
+from av_td3_ros.simulator.view.scenery import Scenery
 
 SIZE = (84, 84)
 LINES = (3.5, 0.0, -3.5)   # m to the left

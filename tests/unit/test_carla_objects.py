@@ -11,8 +11,8 @@ from small_maps import straight_road
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.settings import check
-from av_td3_ros.simulator.camera import CameraSettings
-from av_td3_ros.simulator.carla_objects import CarlaCameraSettings, objects
+from av_td3_ros.simulator.carla.objects import CarlaCameraSettings, objects
+from av_td3_ros.simulator.view.camera import CameraSettings
 
 SHIPPED = config_directory() / 'carla' / 'objects.json'
 # Types of the bridge's actor_factory, with the attributes that their blueprints take.

@@ -12,10 +12,10 @@ import pytest
 from small_maps import straight_road
 
 from av_td3_ros.cli.main import _run
-from av_td3_ros.driving.road_map import MapError
+from av_td3_ros.driving.route.road_map import MapError
 from av_td3_ros.paths import config_directory, map_file
-from av_td3_ros.simulator.carla_maps import opendrive_file, server_map
-from av_td3_ros.simulator.carla_weather import weather_presets
+from av_td3_ros.simulator.carla.maps import opendrive_file, server_map
+from av_td3_ros.simulator.carla.weather import weather_presets
 
 MAPS = sorted(path.relative_to(config_directory() / 'maps').with_suffix('').as_posix()
               for path in (config_directory() / 'maps').rglob('*.xodr'))

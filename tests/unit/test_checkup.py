@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from av_td3_ros.driving import checkup
-from av_td3_ros.driving.calibration import Calibration
-from av_td3_ros.driving.camera_view import (
+from av_td3_ros.driving.camera.calibration import Calibration
+from av_td3_ros.driving.camera.view import (
     CameraViewSettings,
     MountingSettings,
     ViewSettings,
 )
 from av_td3_ros.driving.checkup import Arrival
-from av_td3_ros.driving.pairing import PairingSettings
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.pairing import PairingSettings
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

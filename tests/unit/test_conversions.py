@@ -14,11 +14,11 @@ from geometry_msgs.msg import Quaternion
 from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
 
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.reward import RewardTerms
-from av_td3_ros.driving.vehicle_state import MeasurementError, VehicleState
+from av_td3_ros.driving.episode.reward import RewardTerms
+from av_td3_ros.driving.perception.vehicle_state import MeasurementError, VehicleState
+from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.ros import conversions
-from av_td3_ros.ros.records import episode_record, status_record
+from av_td3_ros.ros.recording.records import episode_record, status_record
 
 
 @pytest.mark.parametrize('nanoseconds', [0, 1, 999_999_999, 1_000_000_000, 86_400_050_000_000])

@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 SETTINGS = DriveSettings(

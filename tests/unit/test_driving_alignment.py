@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from av_td3_ros.driving.alignment import (
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.proving_ground.alignment import (
     StartSettings,
     at_centre,
     fit_to_lane,
@@ -16,9 +17,8 @@ from av_td3_ros.driving.alignment import (
     to_ground,
     to_map,
 )
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 
 PLACES = st.floats(-1e4, 1e4)

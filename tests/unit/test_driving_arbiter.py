@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from av_td3_ros.driving.ackermann import AckermannSettings, from_ackermann, to_ackermann
-from av_td3_ros.driving.arbiter import Arbiter, Source
-from av_td3_ros.driving.authority import Authority, Driver
-from av_td3_ros.driving.control import CommandSettings, from_carla, to_carla
+from av_td3_ros.driving.command.ackermann import AckermannSettings, from_ackermann, to_ackermann
+from av_td3_ros.driving.command.arbiter import Arbiter, Source
+from av_td3_ros.driving.command.authority import Authority, Driver
+from av_td3_ros.driving.command.control import CommandSettings, from_carla, to_carla
 
 LIMITS = CommandSettings(steering_rate=2.0, stop_brake=0.6, stop_hold=1.0)
 VEHICLE = AckermannSettings()

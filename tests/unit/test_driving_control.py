@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.control import (
+from av_td3_ros.driving.command.control import (
     CarlaCommand,
     CommandSettings,
     brake_action,

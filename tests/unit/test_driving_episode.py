@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.episode import DrivingSettings, Episode
-from av_td3_ros.driving.termination import TerminationSettings
-from av_td3_ros.driving.vehicle_state import Events, MeasurementError, VehicleState
+from av_td3_ros.driving.episode.episode import DrivingSettings, Episode
+from av_td3_ros.driving.episode.termination import TerminationSettings
+from av_td3_ros.driving.perception.vehicle_state import Events, MeasurementError, VehicleState
 from av_td3_ros.settings import check, described_fields, from_mapping
 
 STEP_NS = 50_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.frame_stack import FrameSettings, FrameStack
+from av_td3_ros.driving.camera.frame_stack import FrameSettings, FrameStack
 from av_td3_ros.settings import check
 
 STEP_NS = 50_000_000

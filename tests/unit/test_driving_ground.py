@@ -8,15 +8,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from av_td3_ros.driving.ground import (
+from av_td3_ros.driving.perception.obstacles import NOTHING_AHEAD, Ahead
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.proving_ground.ground import (
     GroundSettings,
     collision_reason,
     edge_reason,
     jump_reason,
     stopping_distance,
 )
-from av_td3_ros.driving.obstacles import NOTHING_AHEAD, Ahead
-from av_td3_ros.driving.vehicle_state import VehicleState
 
 GROUND = GroundSettings(length=100.0, width=40.0, margin=0.5, deceleration=3.0, reaction_time=0.3)
 BODY = (4.5, 1.8)

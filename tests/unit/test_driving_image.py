@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.image import (
+from av_td3_ros.driving.camera.image import (
     ImageError,
     decode_compressed,
     decode_image,

@@ -8,7 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.metrics import EpisodeMeter, EpisodeMetrics, driving_score, summarise
+from av_td3_ros.driving.episode.metrics import (
+    EpisodeMeter,
+    EpisodeMetrics,
+    driving_score,
+    summarise,
+)
 
 STILL = {'dt': 0.1, 'reward': 0.0, 'speed': 0.0, 'yaw_rate': 0.0, 'lateral': 0.0, 'jerk': None,
          'time_to_collision': None, 'collided': False, 'lane_invasions': 0}

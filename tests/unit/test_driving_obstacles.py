@@ -7,20 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.obstacles import (
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
+from av_td3_ros.driving.perception.obstacles import (
     NOTHING_AHEAD,
     Ahead,
     Box,
     ObstacleMeter,
     ObstacleSettings,
 )
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.settings import check
-from av_td3_ros.simulator.camera import CameraSettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 STEP_NS = 50_000_000

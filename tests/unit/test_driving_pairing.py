@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from av_td3_ros.driving.pairing import (
+from av_td3_ros.driving.perception.pairing import (
     Measurement,
     MeasurementPairer,
     Pair,

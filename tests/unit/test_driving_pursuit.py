@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.episode import DrivingSettings, Episode
-from av_td3_ros.driving.metrics import EpisodeMetrics
-from av_td3_ros.driving.pursuit import PursuitDriver, PursuitSettings
-from av_td3_ros.driving.termination import TerminationSettings
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
+from av_td3_ros.driving.episode.episode import DrivingSettings, Episode
+from av_td3_ros.driving.episode.metrics import EpisodeMetrics
+from av_td3_ros.driving.episode.termination import TerminationSettings
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.settings import check
 
 WHEELBASE = 2.6   # m

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from av_td3_ros.driving import reward as terms
-from av_td3_ros.driving.episode import DrivingSettings, Episode
-from av_td3_ros.driving.reward import RewardSettings, Situation
-from av_td3_ros.driving.termination import FAILURES, REASONS
-from av_td3_ros.driving.vehicle_state import VehicleState
+from av_td3_ros.driving.episode import reward as terms
+from av_td3_ros.driving.episode.episode import DrivingSettings, Episode
+from av_td3_ros.driving.episode.reward import RewardSettings, Situation
+from av_td3_ros.driving.episode.termination import FAILURES, REASONS
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.settings import check, described_fields
 
 SETTINGS = RewardSettings()

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.geometry import Pose, to_vehicle_frame
-from av_td3_ros.driving.route_tracker import RouteTracker
+from av_td3_ros.driving.route.geometry import Pose, to_vehicle_frame
+from av_td3_ros.driving.route.tracker import RouteTracker
 
 
 def circle(radius: float, turns: float = 1.0, with_yaw: bool = True) -> np.ndarray:

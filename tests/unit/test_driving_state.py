@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.route_tracker import RoutePosition
-from av_td3_ros.driving.state import state_size, state_vector
+from av_td3_ros.driving.perception.state import state_size, state_vector
+from av_td3_ros.driving.route.tracker import RoutePosition
 
 POSITION = RoutePosition(distance=10.0, lateral=-0.7, heading_error=math.pi / 4, remaining=90.0,
                          completion=0.1)

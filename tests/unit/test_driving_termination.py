@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from av_td3_ros.driving.termination import (
+from av_td3_ros.driving.episode.termination import (
     REASONS,
     TerminationSettings,
     is_collision,

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.vehicle_state import Events, MeasurementError, VehicleState
+from av_td3_ros.driving.perception.vehicle_state import Events, MeasurementError, VehicleState
 
 
 @pytest.mark.parametrize('name', ['x', 'y', 'yaw', 'speed', 'lateral_speed', 'yaw_rate'])

@@ -9,8 +9,8 @@ from scipy.integrate import solve_ivp
 from vehiclemodels.vehicle_dynamics_st import vehicle_dynamics_st
 from vehiclemodels.vehicle_parameters import setup_vehicle_parameters
 
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.simulator.dynamics import EgoVehicle, VehicleCommand, VehicleSettings
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.simulator.vehicle.dynamics import EgoVehicle, VehicleCommand, VehicleSettings
 
 START = Pose(0.0, 0.0, 0.0)
 

@@ -6,10 +6,14 @@ import math
 import pytest
 from small_maps import straight_road
 
-from av_td3_ros.driving.episode_planner import EpisodePlan, EpisodePlanner, EpisodePlanSettings
-from av_td3_ros.driving.geometry import wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import RoutePlanner
+from av_td3_ros.driving.episode.planner import (
+    EpisodePlan,
+    EpisodePlanner,
+    EpisodePlanSettings,
+)
+from av_td3_ros.driving.route.geometry import wrap_angle
+from av_td3_ros.driving.route.planner import RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 
 CENTRED = {'max_offset': 0.0, 'max_yaw_offset': 0.0, 'max_speed': 0.0}

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.mask import VECTOR
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.simulator.appearance import AppearanceSettings
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
+from av_td3_ros.driving.perception.mask import VECTOR
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import StateDriver, evaluate
 from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 SETTINGS = DriveSettings(

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from av_td3_ros.driving.episode import DrivingSettings
+from av_td3_ros.driving.episode.episode import DrivingSettings
 from av_td3_ros.simulator.example_drives import (
     FAST,
     OFF_AT_ONCE,

@@ -147,9 +147,9 @@ def helpers_of(path: Path) -> set[Path]:
     found: set[Path] = set()
     for one in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(one, ast.ImportFrom) and (one.module or '').startswith('av_td3_ros.ros'):
-            names = ([one.module.rpartition('.')[2]] if one.module != 'av_td3_ros.ros'
-                     else [alias.name for alias in one.names])
-            found |= {CODE / 'ros' / f'{name}.py' for name in names}
+            place = CODE.joinpath(*one.module.split('.')[1:])
+            found |= ({place / f'{alias.name}.py' for alias in one.names} if place.is_dir()
+                      else {place.with_suffix('.py')})
     return found.union(*map(helpers_of, found))
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from av_td3_ros.driving.episode import DrivingSettings
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.driving.termination import TerminationSettings
-from av_td3_ros.simulator.camera import CameraSettings
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.episode.episode import DrivingSettings
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
+from av_td3_ros.driving.episode.termination import TerminationSettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.gymnasium_env import AvTd3Env
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 SETTINGS = DriveSettings(

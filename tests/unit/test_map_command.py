@@ -9,9 +9,9 @@ from small_maps import straight_road
 
 from av_td3_ros.cli import map as map_command
 from av_td3_ros.cli import train
-from av_td3_ros.driving.episode import DrivingSettings
-from av_td3_ros.driving.episode_planner import EpisodePlanSettings
-from av_td3_ros.driving.road_map import MapError, RoadMap
+from av_td3_ros.driving.episode.episode import DrivingSettings
+from av_td3_ros.driving.episode.planner import EpisodePlanSettings
+from av_td3_ros.driving.route.road_map import MapError, RoadMap
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.world import World, WorldSettings

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.simulator import map_maker
-from av_td3_ros.simulator.reference_line import (
+from av_td3_ros.driving.route.road_map import RoadMap
+from av_td3_ros.simulator.roads import map_maker
+from av_td3_ros.simulator.roads.reference_line import (
     Corner,
     MapMakerError,
     Piece,
@@ -37,7 +37,8 @@ def test_the_committed_maps_are_what_the_code_writes(tmp_path, capsys):
     for name in map_maker.MAPS:
         made = (tmp_path / 'maps' / f'{name}.xodr').read_bytes()
         assert made == (MAPS / f'{name}.xodr').read_bytes(), (
-            f'config/maps/{name}.xodr is stale: run python -m av_td3_ros.simulator.map_maker')
+            f'config/maps/{name}.xodr is stale: run '
+            'python -m av_td3_ros.simulator.roads.map_maker')
         assert b'date' not in made
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from av_td3_ros.driving.mask import IMAGE, NO_MASK, SPEED_NUMBERS, VECTOR, hide
+from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, SPEED_NUMBERS, VECTOR, hide
 from av_td3_ros.td3.augmentation import drop_vector
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.odometry_gate import OdometryGate, Pace
-from av_td3_ros.driving.vehicle_state import MeasurementError, VehicleState
+from av_td3_ros.driving.perception.odometry_gate import OdometryGate, Pace
+from av_td3_ros.driving.perception.vehicle_state import MeasurementError, VehicleState
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from av_td3_ros.cli.evaluation_plots import draw_paths, lane_strips
-from av_td3_ros.cli.plots import (
+from av_td3_ros.cli.pictures.evaluation_plots import draw_paths, lane_strips
+from av_td3_ros.cli.pictures.plots import (
     draw_learning_curve,
     draw_losses,
     draw_policy,

@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.control import CommandSettings, to_carla
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.prediction import (
+from av_td3_ros.driving.command.control import CommandSettings, to_carla
+from av_td3_ros.driving.display.prediction import (
     PredictionSettings,
     Trail,
     edges,
     predicted_path,
 )
-from av_td3_ros.driving.vehicle_state import VehicleState
-from av_td3_ros.simulator.dynamics import EgoVehicle, VehicleCommand, VehicleSettings
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.simulator.vehicle.dynamics import EgoVehicle, VehicleCommand, VehicleSettings
 
 SETTINGS = PredictionSettings()
 

@@ -8,8 +8,8 @@ import cv2
 import pytest
 
 from av_td3_ros.cli import reward_plots
-from av_td3_ros.driving.episode import DrivingSettings
-from av_td3_ros.driving.reward import RewardSettings
+from av_td3_ros.driving.episode.episode import DrivingSettings
+from av_td3_ros.driving.episode.reward import RewardSettings
 from av_td3_ros.paths import config_directory
 
 PAGE = config_directory().parent / 'docs' / 'reward.md'

@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_td3_ros.driving.pursuit import PursuitDriver
-from av_td3_ros.driving.road_map import Lane, RoadMap
-from av_td3_ros.driving.route_planner import RoutePlanner
+from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.route.planner import RoutePlanner
+from av_td3_ros.driving.route.road_map import Lane, RoadMap
 from av_td3_ros.paths import map_file
-from av_td3_ros.simulator.camera import CameraSettings
 from av_td3_ros.simulator.drive import Drive, DriveSettings
-from av_td3_ros.simulator.map_maker import GENERATED
-from av_td3_ros.simulator.reference_line import MapMakerError
-from av_td3_ros.simulator.road_drawing import RoadStyle, new_drawing, opendrive_text
-from av_td3_ros.simulator.road_generator import (
+from av_td3_ros.simulator.roads.drawing import RoadStyle, new_drawing, opendrive_text
+from av_td3_ros.simulator.roads.generator import (
     GAP,
     IDS,
     JUNCTION_RADIUS,
@@ -28,7 +25,10 @@ from av_td3_ros.simulator.road_generator import (
     generate,
     plots,
 )
-from av_td3_ros.simulator.street_network import Street, draw_streets
+from av_td3_ros.simulator.roads.map_maker import GENERATED
+from av_td3_ros.simulator.roads.reference_line import MapMakerError
+from av_td3_ros.simulator.roads.street_network import Street, draw_streets
+from av_td3_ros.simulator.view.camera import CameraSettings
 from av_td3_ros.simulator.world import WorldSettings
 
 SETTINGS = RoadSettings(roads=12, junctions=2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_maps import straight_road
 
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.simulator.road_geometry import RoadGeometry, RoadsideBox
+from av_td3_ros.driving.route.road_map import RoadMap
+from av_td3_ros.simulator.roads.geometry import RoadGeometry, RoadsideBox
 
 MAPS = Path(__file__).parents[2] / 'config' / 'maps'
 PIXELS_PER_METRE = 10

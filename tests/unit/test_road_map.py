@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from small_maps import straight_road
 
-from av_td3_ros.driving.geometry import (
+from av_td3_ros.driving.route.geometry import (
     Pose,
     from_vehicle_frame,
     to_vehicle_frame,
     wrap_angle,
     wrap_angles,
 )
-from av_td3_ros.driving.road_map import LanePart, MapError, RoadMap
+from av_td3_ros.driving.route.road_map import LanePart, MapError, RoadMap
 
 MAPS = Path(__file__).parents[2] / 'config' / 'maps'
 

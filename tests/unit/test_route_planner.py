@@ -7,9 +7,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from small_maps import straight_road
 
-from av_td3_ros.driving.geometry import Pose, to_vehicle_frame, wrap_angle, wrap_angles
-from av_td3_ros.driving.road_map import RoadMap
-from av_td3_ros.driving.route_planner import Route, RouteError, RoutePlanner
+from av_td3_ros.driving.route.geometry import Pose, to_vehicle_frame, wrap_angle, wrap_angles
+from av_td3_ros.driving.route.planner import Route, RouteError, RoutePlanner
+from av_td3_ros.driving.route.road_map import RoadMap
 
 MAPS = Path(__file__).parents[2] / 'config' / 'maps'
 

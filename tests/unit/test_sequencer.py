@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import random
 
-from av_td3_ros.ros.sequencer import Sequencer
+from av_td3_ros.ros.recording.sequencer import Sequencer
 
 
 def feed(sequencer: Sequencer[str], *numbers: int) -> list[int]:

@@ -6,7 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from av_td3_ros.simulator.stand_in_vehicle import DriveCommand, StandInSettings, StandInVehicle
+from av_td3_ros.simulator.vehicle.stand_in_vehicle import (
+    DriveCommand,
+    StandInSettings,
+    StandInVehicle,
+)
 
 DT = 0.02
 QUIET = {'position_noise': 0.0, 'yaw_noise': 0.0, 'speed_noise': 0.0, 'yaw_rate_noise': 0.0}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from small_maps import straight_road
 
-from av_td3_ros.driving.geometry import Pose, wrap_angle
-from av_td3_ros.driving.road_map import RoadMap
+from av_td3_ros.driving.route.geometry import Pose, wrap_angle
+from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.settings import check
 from av_td3_ros.simulator.traffic import Traffic, TrafficSettings, TrafficVehicle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from av_td3_ros.driving.trajectory import PATIENCE, JoinedStep, TrajectoryJoiner
+from av_td3_ros.driving.episode.trajectory import PATIENCE, JoinedStep, TrajectoryJoiner
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from av_td3_ros.cli.config import Config
-from av_td3_ros.cli.plots import VALIDATION_FILE, draw_learning_curve, read_validations
+from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, draw_learning_curve, read_validations
 from av_td3_ros.cli.validation import Validation, choose, validate
 from av_td3_ros.td3 import TD3, Checkpoints, NetworkSettings, TD3Settings
 from av_td3_ros.td3.checkpoint import BEST, CheckpointError

@@ -35,7 +35,8 @@ def test_what_ros2_is_told_exists(words: list[str]) -> None:
     match words[1:]:
         case ['launch', 'av_td3_ros', file, *arguments]:
             text = (share_directory() / 'launch' / file).read_text()
-            shared = (share_directory() / 'av_td3_ros' / 'ros' / 'launching.py').read_text()
+            shared = share_directory().joinpath(
+                'av_td3_ros', 'ros', 'launching', 'parts.py').read_text()
             drive = (share_directory() / 'launch' / 'drive.launch.py').read_text()
             for one in arguments:
                 assert f"'{one.partition(':=')[0]}'" in text + shared + drive, one

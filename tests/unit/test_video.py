@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from av_td3_ros.cli.video import VideoError, VideoWriter, annotate
+from av_td3_ros.cli.pictures.video import VideoError, VideoWriter, annotate
 
 
 def frames_of(path):

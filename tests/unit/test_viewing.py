@@ -23,7 +23,7 @@ from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros.graph import profiles, roles
-from av_td3_ros.ros.viewing import SHIPPED, for_vehicle, topics_by_role
+from av_td3_ros.ros.launching.viewing import SHIPPED, for_vehicle, topics_by_role
 from av_td3_ros.td3 import TD3, TD3Settings
 
 FILES = ('rviz/drive.rviz', 'rqt/drive.perspective', 'foxglove/drive.json',

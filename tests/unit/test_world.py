@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from av_td3_ros import settings as settings_module
-from av_td3_ros.driving.geometry import Pose
-from av_td3_ros.driving.road_map import MapError
-from av_td3_ros.driving.vehicle_state import VehicleState
-from av_td3_ros.simulator.appearance import AppearanceSettings
-from av_td3_ros.simulator.contact import contacts
-from av_td3_ros.simulator.dynamics import VehicleCommand
-from av_td3_ros.simulator.lane_lines import BROKEN, SOLID, LaneLines
-from av_td3_ros.simulator.road_geometry import MarkingStrip
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.driving.route.road_map import MapError
+from av_td3_ros.simulator.roads.geometry import MarkingStrip
+from av_td3_ros.simulator.roads.lane_lines import BROKEN, SOLID, LaneLines
 from av_td3_ros.simulator.traffic import TrafficSettings
+from av_td3_ros.simulator.vehicle.contact import contacts
+from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.world import STATIC_ID, Snapshot, World, WorldSettings
 
 COAST = VehicleCommand()

@@ -1,0 +1,1 @@
+"""Who drives, what is applied, and the commands that vehicles take."""

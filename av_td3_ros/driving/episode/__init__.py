@@ -1,0 +1,1 @@
+"""Episodes: where they begin, what they earn, how they end, what they were worth."""

@@ -1,0 +1,1 @@
+"""The empty ground under a vehicle in the loop."""

@@ -1,0 +1,1 @@
+"""Roads, routes, and where a vehicle is on them."""

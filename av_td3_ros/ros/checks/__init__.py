@@ -1,0 +1,1 @@
+"""What av-td3 doctor looks at."""

@@ -1,0 +1,1 @@
+"""Transitions on their way to disk and to the learner."""

@@ -1,0 +1,1 @@
+"""A CARLA server: its maps, its objects, its weather, its traffic."""

@@ -1,0 +1,1 @@
+"""Roads: drawn from a seed, written as OpenDRIVE, turned into lines to paint."""
