@@ -38,7 +38,7 @@ from av_td3_ros.driving.perception.mask import MASKS, NO_MASK
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.paths import map_file
-from av_td3_ros.ros.graph import profiles, session_nodes
+from av_td3_ros.ros.graph import is_closed, profiles
 from av_td3_ros.ros.parameters import from_ros
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.simulator.view.appearance import WORLDS
@@ -93,8 +93,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, episodes: int) -> Non
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, show, write; return the exit status."""
-    simulated = any(one.name == 'simulator_node'
-                    for one in session_nodes(options.profile, VEHICLE, learning=False))
+    simulated = is_closed(options.profile)
     candidate, config = prepared(options, simulated)
     maps = maps_of(options) if simulated else ['']
     for option, path in (('--json', options.json), ('--video', options.video)):

@@ -22,7 +22,7 @@ from av_td3_ros.cli.validation import Validation, choose
 from av_td3_ros.driving.episode.planner import EpisodePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
-from av_td3_ros.ros.graph import NodeSpec, profiles, session_nodes
+from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
 
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, evaluate, report; return the exit status."""
     nodes = session_nodes(options.profile, VEHICLE, learning=True)
-    simulated = any(spec.name == 'simulator_node' for spec in nodes)
+    simulated = is_closed(options.profile)
     if not options.steps:
         nodes = [spec for spec in nodes if spec.name == 'learner_node']
     config = configured(options, simulated)
@@ -124,8 +124,8 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
             raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
                              'bag, such as RUN/bag')
     if not simulated and (options.map or options.eval_map):
-        raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the map '
-                         'there, and leave --map and --eval-map out')
+        raise ValueError(f'profile {options.profile!r} has no simulator of its own alone: load '
+                         'the map there, and leave --map and --eval-map out')
     config = Config.shipped()
     if options.preset is not None:
         config = config.with_preset(options.preset)

@@ -100,6 +100,12 @@ def has_simulator(profile: str) -> bool:
     return SIMULATOR in _profile(profile).get('nodes', ())
 
 
+def is_closed(profile: str) -> bool:
+    """Return whether all that a session of this profile talks with is started with it."""
+    return (has_simulator(profile)
+            and profile_parameters(profile).get(SIMULATOR, {}).get('ego') != 'external')
+
+
 def viewing_nodes(profile: str, vehicle: str, world: str = '') -> list[NodeSpec]:
     """Return the nodes that only look at a vehicle; `world` and errors as of `vehicle_nodes`."""
     return _specs(profile, [INSPECTION], vehicle, world)

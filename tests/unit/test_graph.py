@@ -13,6 +13,7 @@ import pytest
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import graph
 from av_td3_ros.ros.graph import (
+    is_closed,
     learner_node,
     profile_parameters,
     profiles,
@@ -33,6 +34,13 @@ def test_a_session_has_the_nodes_of_its_profile() -> None:
         NODES - {'simulator_node'})
     assert {one.name for one in session_nodes('embedded', 'car', learning=False)} == (
         NODES - {'recorder_node', 'learner_node'})
+
+
+@pytest.mark.parametrize(('profile', 'closed'), [
+    ('embedded', True), ('carla', False), ('vehicle', False), ('vehicle_in_the_loop', False)])
+def test_only_what_talks_with_nobody_else_may_take_a_domain_of_its_own(profile: str,
+                                                                       closed: bool) -> None:
+    assert is_closed(profile) == closed
 
 
 def test_both_profiles_bind_the_vehicle_side_to_the_same_topics() -> None:
