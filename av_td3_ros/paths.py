@@ -58,3 +58,17 @@ def map_file(name: str) -> Path:
     known = sorted(path.relative_to(maps).with_suffix('').as_posix()
                    for path in maps.rglob('*.xodr'))
     raise FileNotFoundError(f'map {name!r} is no file and not one of {", ".join(known)}')
+
+
+def write_whole(path: Path, text: str) -> None:
+    """
+    Write a file whole or not at all: beside it, then renamed.
+
+    What is no ordinary file, such as /dev/stdout, is written into and never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding='utf-8')
+        return
+    beside = path.with_name(f'{path.name}.writing')
+    beside.write_text(text, encoding='utf-8')
+    beside.replace(path)

@@ -16,6 +16,7 @@ from av_td3_ros.driving.episode.metrics import summarise
 from av_td3_ros.driving.episode.record import EpisodeRecord
 from av_td3_ros.driving.perception.mask import NO_MASK
 from av_td3_ros.nodes.policy_node import PolicySettings
+from av_td3_ros.paths import write_whole
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, StateDriver, evaluate
 from av_td3_ros.simulator.learned_drivers import ActorDriver, RandomDriver
@@ -93,9 +94,7 @@ def result(policy: str, records: Mapping[str, Sequence[EpisodeRecord]], seed: in
 def write_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
     """Write evaluation.json whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'{path.name}.writing')
-    beside.write_text(json.dumps(evaluation, indent=1) + '\n', encoding='utf-8')
-    beside.replace(path)
+    write_whole(path, json.dumps(evaluation, indent=1) + '\n')
 
 
 def _driver(told: PolicySettings) -> Driver:

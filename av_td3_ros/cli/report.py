@@ -32,6 +32,7 @@ from av_td3_ros.cli.progress import (
     number,
     shown_metrics,
 )
+from av_td3_ros.paths import write_whole
 
 PACKAGES = ('av_td3_ros', 'torch', 'numpy', 'opencv-python-headless', 'carla', 'rclpy',
             'matplotlib')
@@ -131,9 +132,7 @@ def write_report(run: str | Path, session: Mapping[str, Any] | None = None) -> P
         '</html>', ''])
     path = run / 'report.html'
     # Beside, then renamed: someone who has the page open never loads half of it.
-    beside = path.with_name(path.name + '.part')
-    beside.write_text(page, encoding='utf-8')
-    os.replace(beside, path)
+    write_whole(path, page)
     return path
 
 

@@ -1,6 +1,7 @@
 """Where the shipped files are found."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,15 @@ def test_an_unknown_map_is_named_with_those_there_are(tmp_path: Path) -> None:
         paths.map_file('atlantis')
     with pytest.raises(FileNotFoundError):
         paths.map_file(str(tmp_path))  # a directory is no map
+
+
+def test_a_file_is_written_whole_and_a_device_is_never_replaced(tmp_path: Path) -> None:
+    paths.write_whole(tmp_path / 'a', 'one')
+    paths.write_whole(tmp_path / 'a', 'two')
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [('a', 'two')]
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    paths.write_whole(pipe, 'three')
+    assert os.read(reader, 10) == b'three' and pipe.is_fifo()
+    os.close(reader)
