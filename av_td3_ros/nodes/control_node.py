@@ -329,10 +329,10 @@ class ControlNode(LifecycleNode):
             self._arbiter.act(self._time(header))
         self._publish(header, self._arbiter.applied)
 
-    def _time(self, header: Header) -> float:
-        """Return the time in s that limits count in: simulated where observations set the pace."""
-        return (time.monotonic() if self.settings.heartbeat
-                else to_nanoseconds(header.stamp) * 1e-9)
+    def _time(self, header: Header) -> int:
+        """Return the ns that limits count in: simulated where observations set the pace."""
+        return (time.monotonic_ns() if self.settings.heartbeat
+                else to_nanoseconds(header.stamp))
 
     def close(self) -> None:
         """Leave the vehicle braking."""

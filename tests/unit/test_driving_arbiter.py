@@ -15,6 +15,7 @@ from av_td3_ros.driving.command.control import CommandSettings, from_carla, to_c
 
 LIMITS = CommandSettings(steering_rate=2.0, stop_brake=0.6, stop_hold=1.0)
 VEHICLE = AckermannSettings()
+STEP = 50_000_000  # ns
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
 EVENTS = st.lists(st.one_of(
     st.tuples(st.just('policy'), ANY, ANY, ANY),
@@ -29,7 +30,7 @@ def active(engaged: bool = True) -> Arbiter:
     return Arbiter(LIMITS, authority)
 
 
-def happen(arbiter: Arbiter, event: object, now: float) -> Source | None:
+def happen(arbiter: Arbiter, event: object, now: int) -> Source | None:
     """Let one thing happen; return the source of what was applied, None when nothing was."""
     authority = arbiter.authority
     if isinstance(event, tuple):
@@ -56,7 +57,7 @@ def happen(arbiter: Arbiter, event: object, now: float) -> Source | None:
 def test_every_command_is_one_that_a_vehicle_may_get(events: list[object], speed: float) -> None:
     arbiter = active()
     for number, event in enumerate(events):
-        source = happen(arbiter, event, number * 0.05)
+        source = happen(arbiter, event, number * STEP)
         steer, acceleration = arbiter.applied
         assert -1.0 <= steer <= 1.0 and -1.0 <= acceleration <= 1.0
         carla = to_carla(arbiter.applied, LIMITS)
@@ -95,14 +96,14 @@ def test_the_first_reason_to_stop_is_kept_until_somebody_engages() -> None:
 def test_a_stop_holds_the_steering_then_centres_it() -> None:
     arbiter = active()
     for step in range(20):
-        arbiter.follow((0.5, 0.5), 5.0, step * 0.05)
+        arbiter.follow((0.5, 0.5), 5.0, step * STEP)
     assert arbiter.applied[0] == pytest.approx(0.5)
     arbiter.authority.disengage('asked')
     for step in range(20, 40):
-        action, source = arbiter.act(step * 0.05)
+        action, source = arbiter.act(step * STEP)
         assert (source, action.tolist()) == (Source.STOPPED, pytest.approx([0.5, -0.6]))
     for step in range(40, 46):
-        arbiter.act(step * 0.05)
+        arbiter.act(step * STEP)
     assert arbiter.applied[0] == pytest.approx(0.0, abs=1e-6)
 
 
