@@ -56,6 +56,9 @@ class ControlSettings:
     sensor_timeout: float = setting(
         0.5, 'wall time in s without an observation after which the vehicle is stopped; 0: never, '
         'for a lockstep world, which may stand still', minimum=0.0, maximum=60.0, live=True)
+    disengage_after: float = setting(
+        0.0, 'wall time in s without action or observation after which somebody has to engage '
+        'again; 0: it drives on when they come back', minimum=0.0, maximum=600.0, live=True)
     human_timeout: float = setting(
         0.5, "wall time in s without a human driver's command after which an override brakes",
         minimum=0.05, maximum=60.0, live=True)
@@ -86,7 +89,7 @@ class ControlNode(LifecycleNode):
         self._last: Header | None = None
         self._is_stopped = True
         self._speed = math.nan
-        self._human_at = -math.inf
+        self._human_at = self._missing_since = -math.inf
         self._stale, self._refused = Throttle(), Throttle()
         self._sent, self._observed = Meter(), Meter()
         self._actions = self.create_publisher(AppliedAction, '~/output/applied_action', qos.STEP)
@@ -114,10 +117,12 @@ class ControlNode(LifecycleNode):
         diagnostics = Diagnostics(self)
         diagnostics.add('who drives', self._tell_driver)
         diagnostics.add('commands', self._tell_commands)
-        self._told = ''
-        self._tell()
+        every(self, 1.0, self._watch_for_rivals)
+        self._told = self._missing = ''
         if s.autostart:
-            start(self)
+            start(self)  # which tells who drives
+        else:
+            self._tell()
 
     def _apply(self, settings: ControlSettings) -> None:
         self.settings = settings
@@ -142,22 +147,26 @@ class ControlNode(LifecycleNode):
     def _on_engage(self, request: SetBool.Request, response: SetBool.Response
                    ) -> SetBool.Response:
         if request.data:
-            response.message = self._authority.engage()
-            response.success = not response.message
+            refused = self._rival() or self._authority.engage()
+            response.success = not refused
+            response.message = refused or ('engaged' if self._observed.age is not None else
+                                           'engaged, but there is nothing to drive yet: no '
+                                           'observation comes; is there a route?')
         else:
-            response.success = True
+            response.success, response.message = True, 'disengaged'
             self._authority.disengage('disengaged')
         self._tell(at_once=not request.data)
         return response
 
     def _on_emergency_stop(self, message: Bool) -> None:
+        self._authority.is_pressed = message.data
         if message.data and self._authority.stop_at_once('emergency stop'):
             self._tell(at_once=True)
 
     def _on_clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._authority.clear_emergency_stop()
-        response.message = ('stopped until engaged again' if response.success
-                            else 'there is no emergency stop')
+        refused = self._authority.clear_emergency_stop()
+        response.success = not refused
+        response.message = refused or 'stopped until engaged again'
         self._tell()
         return response
 
@@ -185,11 +194,13 @@ class ControlNode(LifecycleNode):
     def _tell(self, at_once: bool = False) -> None:
         """Say who drives when that has changed; `at_once` acts on it before the next frame."""
         driver, reason = self._authority.driver, self._authority.reason
+        if driver == Driver.POLICY and self._missing:
+            reason = f'braking, {self._missing}'
         state = f'{driver.value}: {reason}' if reason not in ('', driver.value) else driver.value
         if state != self._told:
             self._told = state
             self._states.publish(String(data=state))
-            if driver in (Driver.POLICY, Driver.HUMAN):
+            if driver in (Driver.POLICY, Driver.HUMAN) and not self._missing:
                 self.get_logger().info(f'drives now: {state}')
             else:
                 self.get_logger().warning(f'drives now: {state}')
@@ -200,7 +211,8 @@ class ControlNode(LifecycleNode):
 
     def _tell_driver(self) -> Reading:
         driver = self._authority.driver
-        level = {Driver.EMERGENCY: ERROR, Driver.NOBODY: WARN}.get(driver, OK)
+        level = {Driver.EMERGENCY: ERROR, Driver.NOBODY: WARN}.get(
+            driver, WARN if self._missing else OK)
         remedy = {Driver.EMERGENCY: '; call ~/clear_emergency_stop, then ~/engage',
                   Driver.NOBODY: '; call ~/engage'}.get(driver, '')
         return Reading(level, self._told + remedy, {
@@ -248,6 +260,7 @@ class ControlNode(LifecycleNode):
             # Ahead of its observation it waits for it; behind it, it is too late.
             self._early = message
             return
+        self._lacks('')
         action = self._arbiter.follow((message.steer, message.acceleration), self._speed,
                                       self._time(answered.header))
         self._send(answered, action, Source.POLICY, message)
@@ -269,7 +282,9 @@ class ControlNode(LifecycleNode):
                                     'odometry and environment node alive?')
             self._open = None
             self._stop(self._last)
+            self._lacks('no observation comes')
             return
+        self._give_up(now)
         if self._open is None or now - self._unanswered_since <= self.settings.action_timeout:
             return
         if self._stale.ready():
@@ -277,7 +292,40 @@ class ControlNode(LifecycleNode):
                 f'no action for step {self._open.step} of episode {self._open.episode} within '
                 f'{self.settings.action_timeout:g} s: braking ({self._stale.count} times so far); '
                 'is the policy node alive?')
+        self._lacks('no action comes')
         self._act(self._open)
+
+    def _lacks(self, missing: str) -> None:
+        """Note what the policy's driving waits for, '' when it goes on."""
+        if missing and not self._missing:
+            self._missing_since = time.monotonic()
+        if missing != self._missing:
+            self._missing = missing
+            self._tell()
+
+    def _give_up(self, now: float) -> None:
+        limit = self.settings.disengage_after
+        if limit and self._missing and now - self._missing_since > limit \
+                and self._authority.disengage(f'{self._missing} for {limit:g} s'):
+            self._tell(at_once=True)
+
+    def _rival(self) -> str:
+        """Return what is wrong when another node commands the vehicle too, '' otherwise."""
+        topic = self._commands.topic_name
+        if self.count_publishers(topic) < 2:
+            return ''
+        own = (self.get_namespace(), self.get_name())
+        names = [(one.node_namespace, one.node_name)
+                 for one in self.get_publishers_info_by_topic(topic)]
+        if own in names:
+            names.remove(own)
+        others = ', '.join(sorted({f'{space.rstrip("/")}/{name}' for space, name in names}))
+        return f'{topic} is commanded by {others} too: end all but one'
+
+    def _watch_for_rivals(self) -> None:
+        rival = self._rival()
+        if rival and self._authority.disengage(rival):
+            self._tell(at_once=True)
 
     def _act(self, observation: Observation) -> None:
         """Do without the policy: pass on what a human commands, or stop."""

@@ -98,6 +98,7 @@ class EnvironmentNode(Node):
         self._awaited = False
         self.failure = ''
         self._refused, self._alone = Throttle(), Throttle()
+        self._routeless = Throttle(30.0)
         self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -261,6 +262,8 @@ class EnvironmentNode(Node):
         """Ask for the brake on a frame that belongs to no episode: the world still waits."""
         self._holds.publish(Header(stamp=to_stamp(vehicle.stamp_ns),
                                    frame_id=self.settings.vehicle))
+        if self._resetter is None and self._path is None and self._routeless.ready():
+            self.get_logger().warning('camera and odometry are there, but no route: publish one')
 
     # -- episodes
 

@@ -28,8 +28,8 @@ class Diagnostics:
     """Ask a node's checks once a second and publish what they say."""
 
     def __init__(self, node: Node, vehicle: str = '') -> None:
-        """Publish for `node`; `vehicle` is the hardware id of its statuses."""
-        self._node, self._vehicle = node, vehicle
+        """Publish for `node`; `vehicle`, or else its namespace, is the hardware id."""
+        self._node, self._vehicle = node, vehicle or node.get_namespace().strip('/')
         self._checks: dict[str, Callable[[], Reading]] = {}
         self._publisher = node.create_publisher(
             DiagnosticArray, '~/output/diagnostics', qos.EVENT)

@@ -65,6 +65,8 @@ def accept_changes(node: Node, settings: T, apply: Callable[[T], None]) -> None:
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         current[0] = changed
+        for key, value in changes.items():
+            node.get_logger().info(f'{key}: {values[key]} -> {value}')
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_change)

@@ -84,6 +84,10 @@ class Vehicle:
         self._emergency(Bool(data=True))
         self.becomes('emergency stop')
 
+    def release(self) -> None:
+        """Release the button."""
+        self._emergency(Bool(data=False))
+
     def ask_to_stop(self, reason: str) -> None:
         """Ask for a controlled stop."""
         self._stop(String(data=reason))
@@ -138,7 +142,12 @@ def test_an_emergency_stop_is_latched(connect: Callable[..., Vehicle]) -> None:
     vehicle.override(True)  # not even a human gets by it
     assert vehicle.drive().brake == 1.0
     vehicle.override(False)
-    cleared = vehicle.clear()
+    held = vehicle.clear()
+    assert not held.success and 'release it first' in held.message
+    vehicle.release()
+    cleared = None
+    while cleared is None or 'release' in cleared.message:
+        cleared = vehicle.clear()
     assert cleared.success and 'engaged again' in cleared.message
     assert vehicle.drive().brake == pytest.approx(0.6)
     assert vehicle.engage(True).success
@@ -238,3 +247,29 @@ def test_the_heartbeat_goes_on_without_observations(connect: Callable[..., Vehic
     vehicle.emergency_stop()
     assert vehicle.commands.next(
         lambda one: one.drive.acceleration == pytest.approx(5.0)).drive.speed == 0.0
+
+
+def test_it_says_what_the_policy_s_driving_waits_for_and_may_give_up(
+        connect: Callable[..., Vehicle]) -> None:
+    vehicle = connect(action_timeout=0.05, disengage_after=0.3)
+    vehicle.drive()
+    vehicle.observe(Observation(vehicle='ego_vehicle', episode=1, step=vehicle.step,
+                                header=Header(stamp=to_stamp(PERIOD * 9)), state=[0.1, 0.0, 0.0]))
+    vehicle.becomes('policy: braking, no action comes')
+    vehicle.becomes('stopped: no action comes for 0.3 s')
+    assert vehicle.engage(True).success
+
+
+def test_two_who_command_one_vehicle_are_one_too_many(peer: Peer,
+                                                      connect: Callable[..., Vehicle]) -> None:
+    vehicle = connect()
+    vehicle.drive()
+    topic = '/carla/ego_vehicle/vehicle_control_cmd'
+    rival = peer.node.create_publisher(CarlaEgoVehicleControl, topic, qos.SENSOR)
+    vehicle.becomes(f'stopped: {topic} is commanded by /peer too: end all but one')
+    refused = vehicle.engage(True)
+    assert not refused.success and 'end all but one' in refused.message
+    peer.node.destroy_publisher(rival)
+    while not vehicle.engage(True).success:
+        pass
+    assert vehicle.drive().throttle > 0.0

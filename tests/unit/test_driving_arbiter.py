@@ -78,7 +78,11 @@ def test_the_strongest_has_the_say() -> None:
     assert authority.stop_at_once('pressed') and not authority.stop_at_once('again')
     assert (authority.driver, authority.reason) == (Driver.EMERGENCY, 'pressed')
     assert 'clear it first' in authority.engage()
-    assert authority.clear_emergency_stop() and not authority.clear_emergency_stop()
+    authority.is_pressed = True
+    assert 'release it first' in authority.clear_emergency_stop()
+    authority.is_pressed = False
+    assert authority.clear_emergency_stop() == ''
+    assert authority.clear_emergency_stop() == 'there is no emergency stop'
     authority.is_overridden = False
     assert (authority.driver, authority.reason) == (Driver.NOBODY, 'after an emergency stop')
     assert authority.engage() == '' and authority.driver == Driver.POLICY

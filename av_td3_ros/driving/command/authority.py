@@ -17,9 +17,10 @@ class Authority:
     """
     Keep who drives, and why it is not the policy.
 
-    An emergency stop is latched: only `clear_emergency_stop` ends it, and what follows is a stop
-    until somebody engages again. A request to stop, and leaving the active state, disengage as
-    well. A human overrides everything but an emergency stop, and gives back what was before.
+    An emergency stop is latched: only `clear_emergency_stop` ends it, once the button is released
+    (`is_pressed`), and what follows is a stop until somebody engages again. A request to stop, and
+    leaving the active state, disengage as well. A human overrides everything but an emergency
+    stop, and gives back what was before.
     """
 
     def __init__(self, engaged: bool) -> None:
@@ -27,6 +28,7 @@ class Authority:
         self.is_active = False
         self.is_engaged = engaged
         self.is_overridden = False
+        self.is_pressed = False
         self._emergency = ''
         self._stopped = '' if engaged else 'not engaged yet'
 
@@ -53,7 +55,7 @@ class Authority:
     def engage(self) -> str:
         """Let the policy drive; return why that is refused, '' when it is not."""
         if self._emergency:
-            return f'emergency stop ({self._emergency}): clear it first'
+            return 'there is an emergency stop: clear it first'
         if not self.is_active:
             return 'the node is not active: activate it first'
         self.is_engaged = True
@@ -75,7 +77,11 @@ class Authority:
         self.disengage('after an emergency stop')
         return True
 
-    def clear_emergency_stop(self) -> bool:
-        """End an emergency stop; return whether there was one."""
-        was, self._emergency = bool(self._emergency), ''
-        return was
+    def clear_emergency_stop(self) -> str:
+        """End an emergency stop; return why that is refused, '' when it is not."""
+        if not self._emergency:
+            return 'there is no emergency stop'
+        if self.is_pressed:
+            return 'the emergency stop is still pressed: release it first (false on its topic)'
+        self._emergency = ''
+        return ''
