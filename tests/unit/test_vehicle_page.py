@@ -49,7 +49,7 @@ def test_what_ros2_is_told_exists(words: list[str]) -> None:
             assert f"'~/{role}'" in source.read_text()
         case ['lifecycle', 'set', node, _]:
             assert node in nodes
-        case ['topic', _, topic]:
+        case ['topic', _, topic] | ['topic', 'pub', '--once', topic, _, _]:
             bound = {spec.topic(role) for profile in graph.profiles()
                      for spec in graph.session_nodes(profile, 'ego_vehicle', learning=False)
                      for role in spec.remaps}
