@@ -2,29 +2,23 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
-import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from av_td3_ros.cli.session import Interrupt, take_domain
+from av_td3_ros.cli.poses import SPACING, read_poses, record, thinned
 from av_td3_ros.driving.proving_ground.alignment import Fit, fit_to_lane
 from av_td3_ros.driving.proving_ground.ground import GroundSettings, length_on_ground
-from av_td3_ros.driving.route.geometry import FloatArray, Pose, arc_lengths, to_vehicle_frame
+from av_td3_ros.driving.route.geometry import Pose, arc_lengths, to_vehicle_frame
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 
-SPACING = 0.5    # m between two poses that are kept of a drive
 ROOM = 10.0      # m of lane beyond the length of the drive
 FARTHEST = 2000.0  # m of lane that are looked at for what lies on the ground
 POOR = 0.5       # m of residual from which on the drive and the lane are hardly the same
-COLUMNS = ('x', 'y', 'yaw')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,69 +74,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_poses(file: Path) -> FloatArray:
-    """Return (N, 3) x, y, yaw of a .csv or .json file; raise ValueError naming file and fault."""
-    try:
-        text = file.read_text(encoding='utf-8')
-        rows: Iterable[Any] = (json.loads(text) if file.suffix == '.json'
-                               else _csv_rows(text.splitlines()))
-        poses = np.array([[float(row[key]) for key in (
-            COLUMNS if isinstance(row, dict) else range(3))] for row in rows], np.float64)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} holds no poses ({error!r}): give x, y, yaw in m and rad, as '
-                         'columns of a .csv or a list of lists in a .json') from error
-    if not len(poses) or not np.isfinite(poses).all():
-        raise ValueError(f'{file}: {len(poses)} poses, or some that are not finite')
-    return poses
-
-
-def record(topic: str, seconds: float) -> FloatArray:
-    """Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`."""
-    import rclpy
-    from nav_msgs.msg import Odometry
-    from rclpy.signals import SignalHandlerOptions
-
-    from av_td3_ros.ros import qos
-    from av_td3_ros.ros.conversions import from_odometry
-
-    take_domain(simulated=False)
-    poses: list[tuple[float, float, float]] = []
-
-    def hear(message: Odometry) -> None:
-        try:
-            vehicle = from_odometry(message)
-        except ValueError as error:
-            print(f'left out: {error}')
-            return
-        poses.append((vehicle.x, vehicle.y, vehicle.yaw))
-
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node('align')
-    node.create_subscription(Odometry, topic, hear, qos.VEHICLE)
-    print(f'recording {topic}: drive along the lane; Ctrl-C ends it', flush=True)
-    try:
-        with Interrupt() as interrupt:
-            _spin(node, rclpy.spin_once, seconds, interrupt.check)
-    except KeyboardInterrupt:
-        pass  # the way in which a recording ends
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    if not poses:
-        raise ValueError(f'--topic {topic}: no odometry came; `ros2 topic list` shows what there '
-                         'is, ROS_DOMAIN_ID must be that of the vehicle')
-    return np.array(poses, np.float64)
-
-
-def thinned(poses: FloatArray) -> FloatArray:
-    """Return the poses at least 0.5 m apart: standing still must not count for more."""
-    kept = [poses[0]]
-    for pose in poses[1:]:
-        if math.hypot(*(pose[:2] - kept[-1][:2])) >= SPACING:
-            kept.append(pose)
-    return np.array(kept)
-
-
 def write_parameters(file: Path, map_name: str, origin: Pose, centre_ahead: float,
                      ground: GroundSettings | None) -> None:
     """Write what was found as a ROS parameter file."""
@@ -162,19 +93,6 @@ def write_parameters(file: Path, map_name: str, origin: Pose, centre_ahead: floa
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text('# Where the ground of a real vehicle lies on the map, by av-td3 align.\n'
                     + yaml.safe_dump(sections, sort_keys=False), encoding='utf-8')
-
-
-def _spin(node: Any, spin_once: Callable[..., None], seconds: float,
-          check: Callable[[], None]) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        spin_once(node, timeout_sec=0.1)
-        check()
-
-
-def _csv_rows(lines: list[str]) -> list[Any]:
-    has_names = any(one.strip() in COLUMNS for one in lines[0].split(',')) if lines else False
-    return list(csv.DictReader(lines, skipinitialspace=True) if has_names else csv.reader(lines))
 
 
 def _start(road_map: RoadMap, spawn_point: int, given: list[float] | None) -> Pose:

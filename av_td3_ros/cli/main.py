@@ -20,6 +20,7 @@ COMMANDS = {
     'map': ('map', 'make a map of random roads, or write one for a CARLA server'),
     'carla': ('carla_world', "load a CARLA server's map, set its weather and traffic"),
     'align': ('align', 'find where the ground of a real vehicle lies on a map'),
+    'route': ('route', 'record the way that is driven, publish it to be driven again'),
     'reward': ('reward_plots', 'draw the reward terms and tell what drives are worth'),
     'config': ('config', 'list every setting with meaning and default'),
 }

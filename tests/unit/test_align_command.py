@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_td3_ros.cli.align import read_poses, thinned
 from av_td3_ros.cli.config import SETTINGS, dotted
 from av_td3_ros.cli.main import main
+from av_td3_ros.cli.poses import read_poses, thinned
 from av_td3_ros.driving.proving_ground.alignment import to_ground
 from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.driving.route.road_map import RoadMap

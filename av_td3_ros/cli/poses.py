@@ -1,0 +1,106 @@
+"""Poses of a drive: read from a file, recorded from a topic, written to a file."""
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from av_td3_ros.cli.session import Interrupt, take_domain
+from av_td3_ros.driving.route.geometry import FloatArray
+from av_td3_ros.paths import write_whole
+
+SPACING = 0.5  # m between two poses that are kept of a drive
+COLUMNS = ('x', 'y', 'yaw')
+
+
+def read_poses(file: Path) -> FloatArray:
+    """Return (N, 3) x, y, yaw of a .csv or .json file; raise ValueError naming file and fault."""
+    try:
+        text = file.read_text(encoding='utf-8')
+        rows: Iterable[Any] = (json.loads(text) if file.suffix == '.json'
+                               else _csv_rows(text.splitlines()))
+        poses = np.array([[float(row[key]) for key in (
+            COLUMNS if isinstance(row, dict) else range(3))] for row in rows], np.float64)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} holds no poses ({error!r}): give x, y, yaw in m and rad, as '
+                         'columns of a .csv or a list of lists in a .json') from error
+    if not len(poses) or not np.isfinite(poses).all():
+        raise ValueError(f'{file}: {len(poses)} poses, or some that are not finite')
+    return poses
+
+
+def record(topic: str, seconds: float) -> FloatArray:
+    """Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`."""
+    import rclpy
+    from nav_msgs.msg import Odometry
+    from rclpy.signals import SignalHandlerOptions
+
+    from av_td3_ros.ros import qos
+    from av_td3_ros.ros.conversions import from_odometry
+
+    take_domain(simulated=False)
+    poses: list[tuple[float, float, float]] = []
+
+    def hear(message: Odometry) -> None:
+        try:
+            vehicle = from_odometry(message)
+        except ValueError as error:
+            print(f'left out: {error}')
+            return
+        if not poses:
+            print(f'it comes, first from x {vehicle.x:.1f}, y {vehicle.y:.1f} m', flush=True)
+        poses.append((vehicle.x, vehicle.y, vehicle.yaw))
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node('poses')
+    node.create_subscription(Odometry, topic, hear, qos.VEHICLE)
+    print(f'recording {topic}: drive; Ctrl-C ends it', flush=True)
+    try:
+        with Interrupt() as interrupt:
+            spin(node, seconds, interrupt.check)
+    except KeyboardInterrupt:
+        pass  # the way in which a recording ends
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    if not poses:
+        raise ValueError(f'--topic {topic}: no odometry came; `ros2 topic list` shows what there '
+                         'is, ROS_DOMAIN_ID must be that of the vehicle')
+    return np.array(poses, np.float64)
+
+
+def thinned(poses: FloatArray) -> FloatArray:
+    """Return the poses at least 0.5 m apart: standing still must not count for more."""
+    kept = [poses[0]]
+    for pose in poses[1:]:
+        if math.hypot(*(pose[:2] - kept[-1][:2])) >= SPACING:
+            kept.append(pose)
+    return np.array(kept)
+
+
+def write_poses(file: Path, poses: FloatArray) -> None:
+    """Write (N, 3) x, y, yaw as a .csv file that `read_poses` takes."""
+    lines = [','.join(COLUMNS), *(','.join(f'{value:.4f}' for value in pose) for pose in poses)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, '\n'.join(lines) + '\n')
+
+
+def spin(node: Any, seconds: float, check: Callable[[], None]) -> None:
+    """Let a node hear for some s of wall time, as long as `check` does not raise."""
+    import rclpy
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        rclpy.spin_once(node, timeout_sec=0.1)
+        check()
+
+
+def _csv_rows(lines: list[str]) -> list[Any]:
+    has_names = any(one.strip() in COLUMNS for one in lines[0].split(',')) if lines else False
+    return list(csv.DictReader(lines, skipinitialspace=True) if has_names else csv.reader(lines))
