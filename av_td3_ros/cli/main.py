@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import sys
 
@@ -39,6 +40,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog='av-td3', description='Visual TD3 for driving on ROS 2.')
+    parser.add_argument('--version', action='version',
+                        version=f'av_td3_ros {importlib.metadata.version("av_td3_ros")}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, (module, about) in COMMANDS.items():
         described = commands.add_parser(name, help=about)

@@ -27,6 +27,12 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
                for name, (_, about) in main.COMMANDS.items())
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main._run(['--version'])
+    assert capsys.readouterr().out.startswith('av_td3_ros 0.')
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'file').write_text('')
