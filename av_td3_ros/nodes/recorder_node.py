@@ -44,6 +44,8 @@ class RecorderNode(Node):
         s = declare_settings(self, RecorderSettings)
         self._kept: collections.deque[bytes] = collections.deque(maxlen=s.kept)
         self._unwritten = Throttle()
+        self._interventions = 0
+        self._driven_by: int | None = None
         self._begun: tuple[int, int] | None = None
         self._begin_session()
         self._transitions = self.create_publisher(
@@ -99,6 +101,7 @@ class RecorderNode(Node):
             if step.action is not None and step.action.source == AppliedAction.SOURCE_STOPPED:
                 continue  # nobody drove: there is nothing to learn from
             self._sequence += 1
+            self._note_intervention(step)
             message = self._transition(step)
             data = serialize_message(message)
             # Written before published: a closed bag holds all that the learner has seen.
@@ -106,6 +109,16 @@ class RecorderNode(Node):
             self._kept.append(data)
             self._transitions.publish(data)
             self._recorded.note()
+
+    def _note_intervention(self, step: JoinedStep[Observation, AppliedAction]) -> None:
+        """Count where a human takes over from the policy; human driving alone is none."""
+        before, now = self._driven_by, None if step.action is None else step.action.source
+        self._driven_by = now
+        if before == AppliedAction.SOURCE_POLICY and now == AppliedAction.SOURCE_HUMAN:
+            self._interventions += 1
+            self.get_logger().info(f'intervention {self._interventions}: a human took over at '
+                                   f'step {step.observation.step} of episode '
+                                   f'{step.observation.episode}')
 
     def _transition(self, step: JoinedStep[Observation, AppliedAction]) -> Transition:
         seen, action, after = step.observation, step.action, step.following
@@ -138,7 +151,7 @@ class RecorderNode(Node):
         values: dict[str, object] = {
             'rate [1/s]': self._recorded.rate, 'recorded': self._sequence,
             'without action or successor': self._joiner.incomplete,
-            'not on disk': self._unwritten.count}
+            'not on disk': self._unwritten.count, 'interventions': self._interventions}
         if self._bag is None:
             return Reading(OK, f'{self._recorded.rate:.1f} a second, no bag wanted', values)
         free = shutil.disk_usage(self._place).free

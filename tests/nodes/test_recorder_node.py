@@ -48,11 +48,12 @@ class Drive:
             is_first=step == 0, is_last=last, is_terminal=last,
             reason='off_road' if last else ''))
 
-    def action(self, episode: int, step: int) -> None:
+    def action(self, episode: int, step: int,
+               source: int = AppliedAction.SOURCE_POLICY) -> None:
         """Publish the action applied on an observation."""
         self.apply(AppliedAction(
             vehicle='ego_vehicle', episode=episode, step=step, steer=step / 100,
-            acceleration=-step / 50, source=AppliedAction.SOURCE_POLICY, exploring=step % 2 == 0,
+            acceleration=-step / 50, source=source, exploring=step % 2 == 0,
             policy_version=10 + episode))
 
     def episode(self, number: int, steps: int) -> None:
@@ -235,3 +236,19 @@ def test_a_copy_of_an_episodes_first_step_begins_no_session(
     drive.observation(0, 1, last=True)
     first, last = drive.transitions.next(), drive.transitions.next()
     assert (first.session, first.sequence, last.sequence) == (last.session, 1, 2)
+
+
+def test_a_human_who_takes_over_is_an_intervention_and_what_nobody_drove_is_left_out(
+        connect: Callable[..., tuple[Drive, Running]], log: Log) -> None:
+    drive, _ = connect()
+    policy, human, stopped = (AppliedAction.SOURCE_POLICY, AppliedAction.SOURCE_HUMAN,
+                              AppliedAction.SOURCE_STOPPED)
+    for step, source in enumerate((human, policy, policy, human, human, stopped, policy)):
+        drive.observation(1, step)
+        drive.action(1, step, source)
+    drive.observation(1, 7, last=True)
+    recorded = [drive.transitions.next() for _ in range(7)]
+    assert [(one.step, one.source) for one in recorded[:-1]] == [
+        (0, human), (1, policy), (2, policy), (3, human), (4, human), (6, policy)]
+    assert recorded[-1].is_last
+    assert 'intervention 1: a human took over at step 3 of episode 1' in log.next('intervention')
