@@ -6,8 +6,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from av_td3_ros.cli.evaluate import (
     add_episode_arguments,
     evaluation_of,
@@ -17,7 +15,7 @@ from av_td3_ros.cli.evaluate import (
 from av_td3_ros.cli.evaluation import drive_in_process, write_evaluation
 from av_td3_ros.cli.pictures.film import Film, Screen
 from av_td3_ros.cli.policies import BASELINES, PRETRAINED
-from av_td3_ros.cli.progress import evaluation_table
+from av_td3_ros.cli.progress import evaluation_table, plain_console
 from av_td3_ros.cli.run_folder import new_run_folder
 
 
@@ -48,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
                                           viewer) for name in maps_of(options)}
     found = evaluation_of(options, candidate, config, records)
     write_evaluation(folder / 'evaluation.json', found)
-    Console().print(evaluation_table(found))
+    plain_console().print(evaluation_table(found))
     print(f'film: {film}' if film.exists() else f'evaluation: {folder / "evaluation.json"}')
     return 0

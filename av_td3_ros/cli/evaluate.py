@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from av_td3_ros.cli.config import Config, changes_of
 from av_td3_ros.cli.evaluation import (
     Candidate,
@@ -29,7 +27,7 @@ from av_td3_ros.cli.policies import (
     find_policy,
     trained_with,
 )
-from av_td3_ros.cli.progress import evaluation_table
+from av_td3_ros.cli.progress import evaluation_table, plain_console
 from av_td3_ros.cli.run_folder import check_output, new_run_folder
 from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
 from av_td3_ros.driving.episode.planner import EpisodePlanner
@@ -101,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             check_output(path, option)
     folder = new_run_folder(options.out, 'evaluation')
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
-    console = Console()
+    console = plain_console()
     with contextlib.ExitStack() as stack:
         film = stack.enter_context(Film(options.video)) if options.video else None
         drive = _in_process(options, candidate, config) if options.in_process else _through_nodes(

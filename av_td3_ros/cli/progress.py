@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from rich.text import Text
 MEAN_OF = 20                # episodes in the means shown
 RATE_WINDOW = 60.0          # s of progress that the time left is estimated from
 MISSING = '-'
+WIDE = 100                  # columns that every table fits into
 NODE_STYLES = {'starting': ('○', 'yellow'), 'running': ('●', 'green'), 'ended': ('○', 'dim'),
                'died': ('✗', 'bold red')}
 NODE_LETTERS = {'○': 'o', '●': '*', '✗': 'x'}       # for terminals that only know ASCII
@@ -84,7 +86,7 @@ class ProgressView:
         """Prepare a view of a session that ends after `target` transitions."""
         self.target = target
         self.title = title
-        self.console = console if console is not None else Console(highlight=False)
+        self.console = console if console is not None else plain_console()
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self._interval = interval
         self._clock = clock
@@ -310,6 +312,11 @@ class ProgressView:
 
     def _ascii_only(self) -> bool:
         return not self.console.encoding.lower().startswith('utf')
+
+
+def plain_console() -> Console:
+    """Return a console on standard output; a file or a pipe is as wide as the widest table."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
