@@ -24,7 +24,7 @@ from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.runtime import Throttle, every, run, tell_refusal
 from av_td3_ros.settings import group, setting
 
 SOURCES = {Source.POLICY: AppliedAction.SOURCE_POLICY,
@@ -183,9 +183,7 @@ class ControlNode(LifecycleNode):
         try:
             self._arbiter.hear_human(self._mapping.from_message(message, self._speed))
         except ValueError as error:
-            if self._refused.ready():
-                self.get_logger().warning(f'human command refused ({self._refused.count} so '
-                                          f'far): {error}')
+            tell_refusal(self, self._refused, 'human command', error)
             return
         self._human_at = time.monotonic()
         if self._authority.driver == Driver.HUMAN:

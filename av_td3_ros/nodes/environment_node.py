@@ -41,7 +41,7 @@ from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading, st
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
-from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
+from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
 from av_td3_ros.settings import group, setting
 
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
@@ -339,9 +339,7 @@ class EnvironmentNode(Node):
         return Reading(WARN, 'waiting for the vehicle at its start', values)
 
     def _refuse(self, what: str, error: ValueError) -> None:
-        if self._refused.ready():
-            self.get_logger().warning(
-                f'{what} refused ({self._refused.count} so far): {error}')
+        tell_refusal(self, self._refused, what, error)
 
     def close(self) -> None:
         """Tell of the episode that the end of this process interrupts."""

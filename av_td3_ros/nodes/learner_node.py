@@ -21,7 +21,7 @@ from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.recording.run_log import RunLog
 from av_td3_ros.ros.recording.sequencer import Sequencer
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
-from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings
+from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings, tell_refusal
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.learner import Learner, LearnerSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
@@ -39,11 +39,10 @@ class LearnerNode(Node):
         s = self.settings = declare_settings(self, LearnerSettings)
         self._learner = Learner(s)
         accept_changes(self, s, self._apply)
-        self._refused = 0
+        self._refused = Throttle()
         self._sequencers: dict[tuple[str, str], Sequencer[Transition]] = {}
         self._asked: dict[tuple[str, str], float] = {}
         self._recorders: dict[str, Any] = {}  # one client for each vehicle that was heard
-        self._refusals = Throttle()
         self._metrics: dict[str, float] = {}
         self._world_waiting = self._finished = self._closing = False
         self._world_lock, self._status_lock = threading.Lock(), threading.Lock()
@@ -144,9 +143,7 @@ class LearnerNode(Node):
             self._refuse(error)
 
     def _refuse(self, error: ValueError) -> None:
-        self._refused += 1
-        if self._refusals.ready():
-            self.get_logger().warning(f'transition refused ({self._refused} so far): {error}')
+        tell_refusal(self, self._refused, 'transition', error)
 
     def _on_episode(self, message: EpisodeSummary) -> None:
         self._learner.finish_episode(message.episode_return,
@@ -258,7 +255,7 @@ class LearnerNode(Node):
             stamp=self.get_clock().now().to_msg(), updates=updates, transitions=transitions,
             transitions_wanted=learner.total,
             transitions_lost=sum(one.lost for one in sequencers),
-            transitions_refused=self._refused,
+            transitions_refused=self._refused.count,
             transitions_duplicate=counts.duplicate + sum(one.duplicates for one in sequencers),
             episodes_unfinished=counts.unfinished, vehicle_restarts=counts.restarts,
             updates_skipped=learner.agent.skipped, episodes=learner.episodes,
@@ -273,7 +270,7 @@ class LearnerNode(Node):
         learner = self._learner
         values: dict[str, object] = {
             'updates': learner.agent.updates, 'replay': len(learner.replay),
-            'transitions refused': self._refused, 'updates skipped': learner.agent.skipped,
+            'transitions refused': self._refused.count, 'updates skipped': learner.agent.skipped,
             'world waits': self._world_waiting, 'policy version': learner.policy_version}
         if self.failure:
             return Reading(ERROR, self.failure, values)

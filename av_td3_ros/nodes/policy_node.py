@@ -18,7 +18,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
+from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
@@ -137,9 +137,7 @@ class PolicyNode(LifecycleNode):
         try:
             action, exploring = self._decide(message)
         except (ValueError, RuntimeError) as error:
-            if self._refused.ready():
-                self.get_logger().warning(
-                    f'observation refused ({self._refused.count} so far): {error}')
+            tell_refusal(self, self._refused, 'observation', error)
             return
         took = time.perf_counter() - started
         self._inferences.note(took)

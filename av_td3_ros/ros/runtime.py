@@ -223,6 +223,12 @@ def every(node: Any, period: float, callback: Callable[[], None]) -> Any:
     return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
+def tell_refusal(node: Any, refused: Throttle, what: str, error: Exception) -> None:
+    """Count what a node refuses, and log it with the reason, at most once a period."""
+    if refused.ready():
+        node.get_logger().warning(f'{what} refused ({refused.count} so far): {error}')
+
+
 class Throttle:
     """Let a message through at most once a period, and count what was held back."""
 
