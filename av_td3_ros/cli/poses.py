@@ -1,11 +1,12 @@
 """Poses of a drive: read from a file, recorded from a topic, written to a file."""
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,11 @@ def read_poses(file: Path) -> FloatArray:
 
 def record(topic: str, seconds: float) -> FloatArray:
     """Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`."""
-    import rclpy
     from nav_msgs.msg import Odometry
-    from rclpy.signals import SignalHandlerOptions
 
     from av_td3_ros.ros import qos
     from av_td3_ros.ros.conversions import from_odometry
 
-    take_domain(simulated=False)
     poses: list[tuple[float, float, float]] = []
 
     def hear(message: Odometry) -> None:
@@ -57,18 +55,10 @@ def record(topic: str, seconds: float) -> FloatArray:
             print(f'it comes, first from x {vehicle.x:.1f}, y {vehicle.y:.1f} m', flush=True)
         poses.append((vehicle.x, vehicle.y, vehicle.yaw))
 
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node('poses')
-    node.create_subscription(Odometry, topic, hear, qos.VEHICLE)
-    print(f'recording {topic}: drive; Ctrl-C ends it', flush=True)
-    try:
-        with Interrupt() as interrupt:
-            spin(node, seconds, interrupt.check)
-    except KeyboardInterrupt:
-        pass  # the way in which a recording ends
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with joined('poses') as node:
+        node.create_subscription(Odometry, topic, hear, qos.VEHICLE)
+        print(f'recording {topic}: drive; Ctrl-C ends it', flush=True)
+        spin(node, seconds)
     if not poses:
         raise ValueError(f'--topic {topic}: no odometry came; `ros2 topic list` shows what there '
                          'is, ROS_DOMAIN_ID must be that of the vehicle')
@@ -91,14 +81,31 @@ def write_poses(file: Path, poses: FloatArray) -> None:
     write_whole(file, '\n'.join(lines) + '\n')
 
 
-def spin(node: Any, seconds: float, check: Callable[[], None]) -> None:
-    """Let a node hear for some s of wall time, as long as `check` does not raise."""
+@contextlib.contextmanager
+def joined(name: str) -> Iterator[Any]:
+    """Lend a node in the graph of the vehicle, for as long as a command works."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    take_domain(simulated=False)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node(name)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def spin(node: Any, seconds: float) -> None:
+    """Let a node hear and speak until Ctrl-C, for some s of wall time at most."""
     import rclpy
 
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        rclpy.spin_once(node, timeout_sec=0.1)
-        check()
+    with contextlib.suppress(KeyboardInterrupt), Interrupt() as interrupt:
+        while time.monotonic() < until:
+            rclpy.spin_once(node, timeout_sec=0.1)
+            interrupt.check()
 
 
 def _csv_rows(lines: list[str]) -> list[Any]:

@@ -5,8 +5,8 @@ import argparse
 import math
 from pathlib import Path
 
-from av_td3_ros.cli.poses import read_poses, record, spin, thinned, write_poses
-from av_td3_ros.cli.session import VEHICLE, Interrupt, take_domain
+from av_td3_ros.cli.poses import joined, read_poses, record, spin, thinned, write_poses
+from av_td3_ros.cli.session import VEHICLE
 from av_td3_ros.driving.route.geometry import FloatArray, Pose, arc_lengths
 from av_td3_ros.ros.graph import profiles, vehicle_nodes
 
@@ -56,10 +56,8 @@ def run(options: argparse.Namespace) -> int:
 
 def publish(poses: FloatArray, profile: str, vehicle: str, frame: str, seconds: float) -> None:
     """Publish (N, 3) x, y, yaw as the route of a vehicle, and keep it there for latecomers."""
-    import rclpy
     from geometry_msgs.msg import PoseStamped
     from nav_msgs.msg import Path as PathMessage
-    from rclpy.signals import SignalHandlerOptions
 
     from av_td3_ros.ros import qos
     from av_td3_ros.ros.conversions import to_pose_message
@@ -67,23 +65,14 @@ def publish(poses: FloatArray, profile: str, vehicle: str, frame: str, seconds: 
     environment = next(one for one in vehicle_nodes(profile, vehicle, False)
                        if one.name == 'environment_node')
     topic = environment.topic('~/input/path')
-    take_domain(simulated=False)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node('route')
-    publisher = node.create_publisher(PathMessage, topic, qos.LATCHED)
-    message = PathMessage()
-    message.header.frame_id = frame
-    message.header.stamp = node.get_clock().now().to_msg()
-    message.poses = [PoseStamped(header=message.header, pose=to_pose_message(Pose(*pose)))
-                     for pose in poses.tolist()]
-    publisher.publish(message)
-    print(f'{topic}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m, until Ctrl-C',
-          flush=True)
-    try:
-        with Interrupt() as interrupt:
-            spin(node, seconds, interrupt.check)
-    except KeyboardInterrupt:
-        pass  # the way in which it ends
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with joined('route') as node:
+        publisher = node.create_publisher(PathMessage, topic, qos.LATCHED)
+        message = PathMessage()
+        message.header.frame_id = frame
+        message.header.stamp = node.get_clock().now().to_msg()
+        message.poses = [PoseStamped(header=message.header, pose=to_pose_message(Pose(*pose)))
+                         for pose in poses.tolist()]
+        publisher.publish(message)
+        print(f'{topic}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m, until Ctrl-C',
+              flush=True)
+        spin(node, seconds)
