@@ -156,23 +156,13 @@ def _append(path: Path, snapshot: Mapping[str, Any]) -> None:
 
 def compare(name: str, about: str, world: str, recipes: Mapping[str, Recipe]) -> int:
     """Train recipes in one world, one job a seed, and print and keep a row for each."""
-    parser = argparse.ArgumentParser(description=about)
-    add_arguments(parser)
-    parser.add_argument('--recipes', nargs='+', choices=list(recipes), default=list(recipes))
+    parser = argument_parser(about, recipes)
     parser.set_defaults(seeds=[0, 1])
     options = parser.parse_args()
-    runs = options.runs or Path('runs') / name
-    if options.job:
-        job = Job(**options.job)
-        work(job, recipes[job.recipe], runs / job.name)
+    found = trained(name, options, recipes, [world])
+    if found is None:
         return 0
-    if not options.report_only:
-        run_jobs(f'benchmarks.{name}',
-                 [job for seed in options.seeds for recipe in options.recipes
-                  for job in recipes[recipe].jobs(recipe, [world], seed, options.minutes)],
-                 runs, options.workers)
-    kept = options.out / f'{name}_snapshots.json' if options.out else None
-    table = recipe_rows(collect(runs, kept))
+    table = recipe_rows(found)
     print(table_page(table))
     if options.out is not None:
         write_tables(options.out / f'{name}.md', {'rows': table_page(table)})
@@ -186,8 +176,10 @@ def write_tables(page: Path, tables: Mapping[str, str]) -> None:
     page.write_text(with_tables(text, tables), encoding='utf-8')
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what every benchmark of trainings takes."""
+def argument_parser(about: str, recipes: Mapping[str, Recipe]) -> argparse.ArgumentParser:
+    """Return what every benchmark of trainings takes."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument('--recipes', nargs='+', choices=list(recipes), default=list(recipes))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
     parser.add_argument('--minutes', type=float, help='processor minutes of each training')
     parser.add_argument('--workers', type=int, default=2, help='jobs at a time')
@@ -196,6 +188,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, help='folder for page, picture and snapshots')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     parser.add_argument('--job', type=json.loads, help=argparse.SUPPRESS)
+    return parser
+
+
+def trained(name: str, options: argparse.Namespace, recipes: Mapping[str, Recipe],
+            worlds: Sequence[str]) -> dict[str, list[dict[str, Any]]] | None:
+    """Do what is asked for; return the snapshots by job, None in the process of one job."""
+    runs = options.runs or Path('runs') / name
+    if options.job:
+        job = Job(**options.job)
+        work(job, recipes[job.recipe], runs / job.name)
+        return None
+    if not options.report_only:
+        run_jobs(f'benchmarks.{name}',
+                 [job for seed in options.seeds for recipe in options.recipes
+                  for job in recipes[recipe].jobs(recipe, worlds, seed, options.minutes)],
+                 runs, options.workers)
+    return collect(runs, options.out / f'{name}_snapshots.json' if options.out else None)
 
 
 def run_jobs(module: str, jobs: Sequence[Job], folder: Path, workers: int) -> None:

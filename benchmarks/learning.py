@@ -9,7 +9,6 @@ from its newest checkpoint (ours) or begins anew (Stable-Baselines3).
 """
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
@@ -23,14 +22,13 @@ from av_td3_ros.simulator.evaluation import StateDriver
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings
 from benchmarks import conclude
-from benchmarks._jobs import Job, Recipe, add_arguments, collect, run_jobs, work, write_tables
+from benchmarks._jobs import Recipe, argument_parser, trained, write_tables
 from benchmarks._learning_report import PURSUIT_SPEEDS, claims_of, draw, markdown, table_of
 from benchmarks._training import Algorithm, Ours, checkpoint_of, stable_baselines3
 from benchmarks.peer import BEST, START
 
 VEHICLES = 10
 WORLDS = ('clean', 'cluttered')
-RUNS, OUT = Path('runs/learning'), Path('docs/results')
 
 
 def ours(drive: DriveSettings, seed: int, folder: Path, hidden: float = 0.5) -> Algorithm:
@@ -66,21 +64,12 @@ RECIPES = {
 
 def main() -> int:
     """Do the jobs, two at a time; print the table and the claims."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    parser.add_argument('--recipes', nargs='+', choices=list(RECIPES), default=list(RECIPES))
+    parser = argument_parser(__doc__ or '', RECIPES)
     parser.add_argument('--worlds', nargs='+', choices=WORLDS, default=list(WORLDS))
     options = parser.parse_args()
-    runs = options.runs or RUNS
-    if options.job:
-        job = Job(**options.job)
-        work(job, RECIPES[job.recipe], runs / job.name)
+    found = trained('learning', options, RECIPES, options.worlds)
+    if found is None:
         return 0
-    jobs = [job for seed in options.seeds for name in options.recipes
-            for job in RECIPES[name].jobs(name, options.worlds, seed, options.minutes)]
-    if not options.report_only:
-        run_jobs('benchmarks.learning', jobs, runs, options.workers)
-    found = collect(runs, options.out / 'learning_snapshots.json' if options.out else None)
     table, claims = table_of(found), claims_of(found)
     text = markdown(table, claims)
     print(text)
