@@ -124,8 +124,8 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
             raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
                              'bag, such as RUN/bag')
     if not simulated and (options.map or options.eval_map):
-        raise ValueError(f'profile {options.profile!r} has no simulator of its own alone: load '
-                         'the map there, and leave --map and --eval-map out')
+        raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the '
+                         'map there, and leave --map and --eval-map out')
     config = Config.shipped()
     if options.preset is not None:
         config = config.with_preset(options.preset)

@@ -64,7 +64,7 @@ class Authority:
     def disengage(self, reason: str) -> bool:
         """Stop under control; return whether the policy had the say until now."""
         was = self.is_engaged
-        if was or not self._stopped:
+        if was:  # the first reason is what has to be mended
             self._stopped = reason
         self.is_engaged = False
         return was
