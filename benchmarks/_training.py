@@ -58,6 +58,7 @@ class Ours:
         self._drive = Drive(dataclasses.replace(drive, episodes=dataclasses.replace(
             drive.episodes, seed=seed)), seed)
         self._exploration = Exploration(exploration, seed + self.learner.episodes)
+        self._session = str(self.transitions)  # the episode that was cut off begins anew
         self._driving = self._steps()
         for record in itertools.islice(_demonstration(self._drive, seed), demonstrated):
             self.learner.take_demonstration(record)
@@ -98,7 +99,8 @@ class Ours:
             exploration.restart()
             for number in range(drive.settings.driving.termination.max_steps + 1):
                 record = StepRecord(VEHICLE, episode, number, drive.frames[-1], step.state, None,
-                                    None, step.is_first, step.is_last, step.is_terminal)
+                                    None, step.is_first, step.is_last, step.is_terminal,
+                                    session=self._session)
                 if step.is_last:
                     self.learner.finish_episode(drive.summary().total_reward)
                     yield record
