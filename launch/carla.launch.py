@@ -5,6 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from av_td3_ros.ros.launching.parts import (
     NO_OR_YES,
     common_arguments,
+    described,
     learning_arguments,
     run_argument,
 )
@@ -52,11 +53,11 @@ ARGUMENTS = {  # name: (default, choices, description)
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; a CARLA server has to run already."""
-    return LaunchDescription([
+    return described(__file__, [
         *(DeclareLaunchArgument(name, default_value=default, choices=choices, description=about)
           for name, (default, choices, about) in ARGUMENTS.items()),
         *learning_arguments(), run_argument(), *common_arguments(),
-        OpaqueFunction(function=start)])
+        OpaqueFunction(function=start)], others=('train', 'drive', 'evaluate'))
 
 
 def start(context: LaunchContext) -> list:

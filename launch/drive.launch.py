@@ -5,6 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from av_td3_ros.ros.launching.parts import (
     NO_OR_YES,
     common_arguments,
+    described,
     session_arguments,
     world_arguments,
 )
@@ -12,7 +13,7 @@ from av_td3_ros.ros.launching.parts import (
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; the nodes and their wiring come from config/."""
-    return LaunchDescription([
+    return described(__file__, [
         DeclareLaunchArgument(
             'policy', default_value='pretrained',
             description='who drives: pretrained (the policy in the box), a run folder (its best '

@@ -6,6 +6,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.driving.perception.mask import MASKS, NO_MASK
 from av_td3_ros.ros.graph import profiles
+from av_td3_ros.ros.launching.parts import described
 from av_td3_ros.simulator.view.appearance import WORLDS
 
 OPTIONS = {  # argument: (default, choices, description); the options of `av-td3 evaluate`
@@ -36,7 +37,7 @@ SEVERAL = ('map', 'config')
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the options of `av-td3 evaluate`, which does the work."""
-    return LaunchDescription([
+    return described(__file__, [
         *(DeclareLaunchArgument(name, default_value=default, choices=choices, description=about)
           for name, (default, choices, about) in OPTIONS.items()),
         OpaqueFunction(function=start)])

@@ -5,6 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from av_td3_ros.ros.graph import profiles
 from av_td3_ros.ros.launching.parts import (
     common_arguments,
+    described,
     learning_arguments,
     reach_other_hosts,
     run_argument,
@@ -13,7 +14,7 @@ from av_td3_ros.ros.launching.parts import (
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen."""
-    return LaunchDescription([
+    return described(__file__, [
         DeclareLaunchArgument(
             'profile', default_value='vehicle', choices=profiles(),
             description='what the vehicles are bound to: it says whether there is a world to be '

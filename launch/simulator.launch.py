@@ -2,12 +2,12 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
-from av_td3_ros.ros.launching.parts import common_arguments, world_arguments
+from av_td3_ros.ros.launching.parts import common_arguments, described, world_arguments
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; the topics come from config/profiles/embedded.yaml."""
-    return LaunchDescription([
+    return described(__file__, [
         DeclareLaunchArgument(
             'mode', default_value='real_time', choices=('real_time', 'lockstep'),
             description='the clock sets the pace, or each image waits for a command'),

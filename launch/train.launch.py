@@ -4,6 +4,7 @@ from launch.actions import OpaqueFunction
 
 from av_td3_ros.ros.launching.parts import (
     common_arguments,
+    described,
     learner_argument,
     learning_arguments,
     session_arguments,
@@ -13,7 +14,7 @@ from av_td3_ros.ros.launching.parts import (
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; the nodes and their wiring come from config/."""
-    return LaunchDescription([
+    return described(__file__, [
         *session_arguments(), *world_arguments('train/roads'), learner_argument(),
         *learning_arguments(), *common_arguments(), OpaqueFunction(function=start)])
 

@@ -4,6 +4,7 @@ from launch.actions import DeclareLaunchArgument
 
 from av_td3_ros.ros.launching.parts import (
     NO_OR_YES,
+    described,
     include,
     reach_other_hosts,
     session_arguments,
@@ -13,7 +14,7 @@ from av_td3_ros.ros.launching.parts import (
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what is otherwise than in train.launch.py and drive.launch.py, include one."""
-    return LaunchDescription([
+    return described(__file__, [
         DeclareLaunchArgument(
             'learner', default_value='false', choices=('false', 'true', 'elsewhere'),
             description='false: only drive, with the argument policy (drive.launch.py); true: '

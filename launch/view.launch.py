@@ -3,12 +3,12 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
 from av_td3_ros.ros.graph import profiles
-from av_td3_ros.ros.launching.parts import NO_OR_YES, common_arguments
+from av_td3_ros.ros.launching.parts import NO_OR_YES, common_arguments, described
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare what can be chosen; what the viewers show is in config/rviz and config/rqt."""
-    return LaunchDescription([
+    return described(__file__, [
         DeclareLaunchArgument(
             'vehicle', default_value='ego_vehicle',
             description='role name of the vehicle to look at: its namespace and part of its '

@@ -174,6 +174,8 @@ def test_the_arguments_can_be_shown(launched: Callable[..., Launched], path: Pat
     ('train', {'config': 'td3.gama=0.9'}, "did you mean 'td3.gamma'"),
     ('train', {'resume': '/nowhere'}, '/nowhere'),
     ('drive', {'policy': '/nowhere'}, "policy '/nowhere' is no folder"),
+    ('train', {'vehcile': 'car'}, 'vehcile: train.launch.py has no such argument; vehicle?'),
+    ('vehicle', {'polcy': 'pursuit'}, 'polcy: vehicle.launch.py has no such argument; policy?'),
     ('fleet', {'vehicles': '0'}, "vehicles: '0': give 1 or more"),
     ('fleet', {'worlds': 'shared'}, 'give worlds:=own'),
 ])

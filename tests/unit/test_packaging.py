@@ -71,18 +71,43 @@ def test_each_node_is_an_executable(installed: Path) -> None:
         assert os.access(program, os.X_OK)
 
 
+def in_workspace(installed: Path) -> dict[str, str]:
+    """Return the environment of a shell that sourced the installed package."""
+    library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(installed)})
+    prefixes = os.pathsep.join([str(installed), os.environ.get('AMENT_PREFIX_PATH', sys.prefix)])
+    return {**os.environ, 'PYTHONPATH': library, 'AMENT_PREFIX_PATH': prefixes}
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_executable_ends_without_a_word_while_it_is_still_loading(
+        installed: Path, number: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [installed / 'lib' / 'av_td3_ros' / 'policy_node'], cwd=tmp_path, text=True,
+        stderr=subprocess.PIPE, env={**in_workspace(installed), 'PYTHONPROFILEIMPORTTIME': '1'})
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:  # one for each module that has been loaded
+            if line.split('|')[-1].strip() == 'numpy':
+                break
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert 'Traceback' not in said and 'policy_node' not in said
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('node', NODES)
 def test_an_executable_honours_remaps_and_ends_in_good_order(
         installed: Path, node: str, number: int, peer: Peer, tmp_path: Path) -> None:
-    library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(installed)})
-    prefixes = os.pathsep.join([str(installed), os.environ.get('AMENT_PREFIX_PATH', sys.prefix)])
     process = subprocess.Popen(
         [installed / 'lib' / 'av_td3_ros' / node, '--ros-args', '-r', '__ns:=/somewhere', '-r',
          '__node:=renamed',
          *(word for given in MUST_KNOW.get(node, ()) for word in ('-p', given))],
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, 'PYTHONPATH': library, 'AMENT_PREFIX_PATH': prefixes})
+        env=in_workspace(installed))
     try:
         await_that(lambda: process.poll() is not None or ('renamed', '/somewhere') in
                    peer.node.get_node_names_and_namespaces(), f'{node} under its other name')

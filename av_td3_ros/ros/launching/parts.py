@@ -1,6 +1,7 @@
 """What the launch files share; only a ROS installation has `launch` and `launch_ros`."""
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import shlex
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import launch.logging
 from av_td3_msgs.msg import LearnerStatus
-from launch import Action, LaunchContext
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    OpaqueFunction,
     SetEnvironmentVariable,
     Shutdown,
 )
@@ -34,6 +36,35 @@ from av_td3_ros.ros.runtime import PARENT, allocator_environment
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 NO_OR_YES = ('false', 'true')
 RESPAWN_DELAY = 1.0  # s of wall time; a control node that ends leaves the vehicle braking
+
+
+def described(file: str, actions: Sequence[Action], others: Sequence[str] = ()
+              ) -> LaunchDescription:
+    """
+    Return the launch description of `file`, which refuses arguments that nobody declares.
+
+    `ros2 launch` itself passes over a misspelt one without a word. `others` are launch files of
+    this package whose arguments may be given too.
+    """
+    description = LaunchDescription(actions)
+
+    def check(context: LaunchContext) -> None:
+        if Path(file).name not in {Path(word).name for word in sys.argv}:
+            return  # another launch file includes this one: the words are for that
+        known = {one.name for one in description.get_launch_arguments()}
+        for other in others:
+            source = include(other).launch_description_source
+            known |= {one.name for one in source.get_launch_description(context)
+                      .get_launch_arguments()}
+        given = [word.split(':=')[0] for word in sys.argv[1:] if ':=' in word]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise ValueError(f'{name}: {Path(file).name} has no such argument'
+                                 + (f'; {near[0]}?' if near else '; --show-args lists them'))
+
+    description.entities.insert(0, OpaqueFunction(function=check))
+    return description
 
 
 def common_arguments() -> list[DeclareLaunchArgument]:

@@ -31,7 +31,7 @@ setup(
     install_requires=['setuptools'],
     extras_require={'test': ['pytest']},
     entry_points={'console_scripts': [
-        *(f'{node} = {NAME}.nodes.{node}:main' for node in NODES),
+        *(f'{node} = {NAME}.ros.starting:{node}' for node in NODES),
         f'av-td3 = {NAME}.cli.main:main',
     ]},
     zip_safe=True,
