@@ -90,6 +90,7 @@ class EnvironmentNode(Node):
         self._obstacles: ObstacleMeter | None = None
         self._index = s.first_episode - 1
         self._seen_at = 0.0
+        self._vehicle: VehicleState | None = None
         self._impulse: float | None = None
         self._hit_vehicle = False
         self._invasions = 0
@@ -109,7 +110,8 @@ class EnvironmentNode(Node):
         raw = s.image_transport == 'raw'
         self.create_subscription(Image if raw else CompressedImage, '~/input/image',
                                  self._on_image, qos.SENSOR)
-        self.create_subscription(Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR)
+        self._odometry_topic = self.create_subscription(
+            Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR).topic_name
         self.create_subscription(CarlaCollisionEvent, '~/input/collision', self._on_collision,
                                  qos.EVENT)
         self.create_subscription(CarlaLaneInvasionEvent, '~/input/lane_invasion',
@@ -211,7 +213,7 @@ class EnvironmentNode(Node):
 
     def _advance(self, frame: np.ndarray, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:
-        self._stamp_ns, self._seen_at = vehicle.stamp_ns, time.monotonic()
+        self._stamp_ns, self._seen_at, self._vehicle = vehicle.stamp_ns, time.monotonic(), vehicle
         if self._episode is None or self._obstacles is None:
             if self._resetter is not None and self._resetter.plan is None and self._is_awaited():
                 # A lockstep world waits meanwhile: it ticks once from the start to the first step.
@@ -271,7 +273,7 @@ class EnvironmentNode(Node):
         """Return whether the vehicle stands at the start of a route that is known."""
         if self._path is None or not self._is_awaited():
             return False
-        return self._resetter is None or self._resetter.is_done(vehicle, self._path)
+        return self._resetter is None or not self._resetter.missing(vehicle, self._path)
 
     def _is_awaited(self) -> bool:
         """Return whether all who act on observations are there; asked until they are."""
@@ -306,8 +308,19 @@ class EnvironmentNode(Node):
             if self._is_awaited() and time.monotonic() - self._seen_at > SILENCE:
                 self._begin_reset()
         elif self._episode is None and resetter.is_overdue():
-            self.get_logger().info(f'episode {self._index}: asking for the reset again')
+            self.get_logger().warning(
+                f'episode {self._index}: asking for the reset again: '
+                f'{resetter.missing(self._vehicle, self._path)}{self._rivals()}')
             resetter.ask()
+
+    def _rivals(self) -> str:
+        """Say who else claims to be this vehicle: two sessions in one domain undo each other."""
+        others = self.get_publishers_info_by_topic(self._odometry_topic)
+        return '' if len(others) < 2 else (
+            f'; {len(others)} nodes publish {self._odometry_topic} ('
+            + ', '.join(sorted(f'{one.node_namespace.rstrip("/")}/{one.node_name}'
+                               for one in others))
+            + '): end one, or give the sessions ROS_DOMAIN_IDs of their own')
 
     def _end_episode(self, reason: str) -> None:
         if self._episode is None:
@@ -334,9 +347,10 @@ class EnvironmentNode(Node):
         if not self._is_awaited():
             return Reading(WARN, f'waiting for {self.settings.wait_for} nodes that take '
                            'observations (policy, control, recorder)', values)
-        if self._path is None:
+        if self._resetter is None:
             return Reading(WARN, 'waiting for a route', values)
-        return Reading(WARN, 'waiting for the vehicle at its start', values)
+        missing = self._resetter.missing(self._vehicle, self._path)
+        return Reading(WARN, f'waiting for the start: {missing}{self._rivals()}', values)
 
     def _refuse(self, what: str, error: ValueError) -> None:
         tell_refusal(self, self._refused, what, error)

@@ -59,11 +59,22 @@ class Resetter:
         """Return whether what was asked for has not come within the timeout."""
         return time.monotonic() - self._asked_at > self._timeout
 
-    def is_done(self, vehicle: VehicleState, path: Points) -> bool:
-        """Return whether the vehicle is at the start asked for, with the route asked for."""
+    def missing(self, vehicle: VehicleState | None, path: Points | None) -> str:
+        """Return what of that which was asked for is not so yet, '' when all is."""
         plan = self.plan
-        return (plan is not None
-                and plan.start.distance(vehicle.x, vehicle.y) <= ARRIVED
-                and abs(vehicle.speed - plan.speed) <= SLOW
-                and plan.start.distance(*path[0]) < PATH_FITS
-                and plan.goal.distance(*path[-1]) < PATH_FITS)
+        if plan is None:
+            return 'nothing was asked for'
+        if vehicle is None:
+            return 'no frame of camera and odometry has come'
+        away = plan.start.distance(vehicle.x, vehicle.y)
+        if away > ARRIVED:
+            return (f'the vehicle is {away:.0f} m from the start at ({plan.start.x:.0f}, '
+                    f'{plan.start.y:.0f})')
+        if abs(vehicle.speed - plan.speed) > SLOW:
+            return f'the vehicle drives {vehicle.speed:.1f} m/s, not {plan.speed:.1f}'
+        if path is None:
+            return 'no route has come'
+        if not (plan.start.distance(*path[0]) < PATH_FITS
+                and plan.goal.distance(*path[-1]) < PATH_FITS):
+            return 'the route does not lead from the start to the goal asked for'
+        return ''

@@ -537,6 +537,21 @@ def test_a_reset_is_asked_for_again_when_nothing_comes_of_it(connect: Callable[.
     assert bridge.goals.next() and bridge.goals.next() == bridge.goals.messages[0]
 
 
+def test_a_reset_that_does_not_come_about_is_told_with_what_is_in_its_way(
+        peer: Peer, connect: Callable[..., Bridge], log: Log) -> None:
+    bridge = connect(reset_timeout=0.1)
+    assert 'no frame of camera and odometry has come' in log.next('asking for the reset again')
+    bridge.frame(Pose(900.0, 0.0, 0.0))
+    assert 'm from the start at (' in log.next('the vehicle is')
+    rival = Peer(peer.domain, 'rival')
+    try:
+        rival.node.create_publisher(Odometry, '/carla/ego_vehicle/odometry', qos.SENSOR)
+        told = log.next('2 nodes publish /carla/ego_vehicle/odometry')
+        assert '/rival' in told and 'ROS_DOMAIN_ID' in told
+    finally:
+        rival.close()
+
+
 def test_a_map_that_cannot_be_driven_is_an_error_and_the_next_one_is_taken(
         peer: Peer, make: Callable[..., Running], log: Log) -> None:
     bridge = Bridge(peer, make('environment_node', ONE_LISTENER))
