@@ -25,6 +25,7 @@ from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Read
 from av_td3_ros.ros.lifecycle import start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run, tell_refusal
+from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 
 SOURCES = {Source.POLICY: AppliedAction.SOURCE_POLICY,
@@ -64,6 +65,8 @@ class ControlSettings:
         minimum=0.05, maximum=60.0, live=True)
     command: CommandSettings = group(CommandSettings, 'limits on what reaches the vehicle')
     ackermann: AckermannSettings = group(AckermannSettings, 'the vehicle behind output ackermann')
+    trace: str = setting('', 'CSV file to write at the end: when each frame reached each stage; '
+                         'empty: none')
 
 
 class ControlNode(LifecycleNode):
@@ -79,6 +82,7 @@ class ControlNode(LifecycleNode):
         s = self.settings = declare_settings(self, ControlSettings)
         accept_changes(self, self.settings, self._apply)
         self.refusal: Exception | None = None
+        self._trace = Trace(s.trace)
         self._authority = Authority(s.engaged_at_start)
         self._arbiter = Arbiter(s.command, self._authority)
         self._mapping = CommandMapping(s.output, s.command, s.ackermann)
@@ -253,6 +257,7 @@ class ControlNode(LifecycleNode):
             self._on_action(early)
 
     def _on_action(self, message: Action) -> None:
+        self._trace.mark('action arrived', to_nanoseconds(message.header.stamp))
         answered, key = self._open, (message.episode, message.step)
         if answered is None or key not in ((answered.episode, answered.step), self._repeated):
             # Ahead of its observation it waits for it; behind it, it is too late.
@@ -342,6 +347,7 @@ class ControlNode(LifecycleNode):
     def _send(self, observation: Observation, action: np.ndarray, source: Source,
               chosen: Action | None) -> None:
         self._open = None
+        self._trace.mark('commanded', to_nanoseconds(observation.header.stamp))
         self._command(observation.header, action)
         self._actions.publish(AppliedAction(
             header=observation.header, vehicle=observation.vehicle, episode=observation.episode,
@@ -385,6 +391,7 @@ class ControlNode(LifecycleNode):
         header = self._open.header if self._open is not None else self._last
         if header is not None and self.context.ok():
             self._stop(header)
+        self._trace.close()
 
 
 def main(args: list[str] | None = None) -> None:

@@ -42,6 +42,7 @@ from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
 from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
+from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
@@ -68,6 +69,8 @@ class EnvironmentSettings:
     pairing: PairingSettings = group(PairingSettings, 'image and odometry of the same time')
     driving: DrivingSettings = group(DrivingSettings, 'state, reward and termination')
     obstacles: ObstacleSettings = group(ObstacleSettings, 'other vehicles ahead')
+    trace: str = setting('', 'CSV file to write at the end: when each frame reached each stage; '
+                         'empty: none')
 
     def __post_init__(self) -> None:
         """Refuse routes too short to stop on; those from outside are not ours to refuse."""
@@ -83,7 +86,8 @@ class EnvironmentNode(Node):
         s = self.settings = declare_settings(self, EnvironmentSettings)
         self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
-        self._camera = CameraReader(self, s.camera, s.frame.size)
+        self._trace = Trace(s.trace)
+        self._camera = CameraReader(self, s.camera, s.frame.size, self._trace)
         self._resetter = Resetter(self, s.reset_timeout) if s.resets else None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
@@ -148,8 +152,10 @@ class EnvironmentNode(Node):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._images_heard.note()
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        self._trace.mark('image arrived', stamp_ns)
         try:
-            self._take(self._pairer.add_image(to_nanoseconds(message.header.stamp), message))
+            self._take(self._pairer.add_image(stamp_ns, message))
         except ValueError as error:
             self._refuse('image', error)
 
@@ -197,12 +203,14 @@ class EnvironmentNode(Node):
 
     def _take(self, measurements: list[Measurement]) -> None:
         for one in measurements:
+            self._trace.mark('paired', one.odometry.stamp_ns)
             try:
                 frame = self._camera.frame(one.image)
             except ValueError as error:
                 self._refuse('image', error)
                 self._hold(one.odometry)
                 continue
+            self._trace.mark('preprocessed', one.odometry.stamp_ns)
             try:
                 self._advance(frame, one.odometry, one.others)
             except ValueError as error:  # time went backwards: the episode cannot go on
@@ -237,6 +245,7 @@ class EnvironmentNode(Node):
                 self._impulse, self._invasions, *ahead, hit_vehicle=self._hit_vehicle))
             self._forget_events()
         observation = self._message(step, vehicle)
+        self._trace.mark('observed', vehicle.stamp_ns)
         if step.is_last:
             self._end_episode(step.reason)
             # Before the observation, so that the command it causes ticks the new start.
@@ -358,6 +367,7 @@ class EnvironmentNode(Node):
     def close(self) -> None:
         """Tell of the episode that the end of this process interrupts."""
         self._end_episode('interrupted')
+        self._trace.close()
 
 
 def main(args: list[str] | None = None) -> None:

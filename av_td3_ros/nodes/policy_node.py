@@ -15,10 +15,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.driving.perception.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.ros import qos
+from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
+from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
@@ -47,6 +49,8 @@ class PolicySettings:
     network: NetworkSettings = group(NetworkSettings, 'shape of the actor, as the learner has it')
     exploration: ExplorationSettings = group(ExplorationSettings, 'noise while training')
     pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
+    trace: str = setting('', 'CSV file to write at the end: when each frame reached each stage; '
+                         'empty: none')
 
 
 class PolicyNode(LifecycleNode):
@@ -70,7 +74,7 @@ class PolicyNode(LifecycleNode):
         self._exploration = Exploration(s.exploration, s.seed)
         self._steps = 0
         self._next: tuple[Actor, int] | None = None
-        self._refused = Throttle()
+        self._refused, self._trace = Throttle(), Trace(s.trace)
         self._arrived: ActorWeightsMessage | None = None
         self._arrival = threading.Condition()
         self._closing = False
@@ -125,6 +129,8 @@ class PolicyNode(LifecycleNode):
                                  qos.STEP)
 
     def _on_observation(self, message: Observation) -> None:
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        self._trace.mark('observation arrived', stamp_ns)
         if self._next is not None:
             with self._arrival:
                 (self._actor, self._version), self._next = self._next, None
@@ -146,6 +152,7 @@ class PolicyNode(LifecycleNode):
             step=message.step, steer=float(action[0]), acceleration=float(action[1]),
             exploring=exploring, inference_time=took,
             policy_version=self._version if self.settings.driver == 'policy' else 0)
+        self._trace.mark('decided', stamp_ns)
         self._actions.publish(answer)
 
     def _decide(self, message: Observation) -> tuple[np.ndarray, bool]:
@@ -260,6 +267,7 @@ class PolicyNode(LifecycleNode):
             self._closing = True
             self._arrival.notify()
         self._loader.join()
+        self._trace.close()
 
 
 def main(args: list[str] | None = None) -> None:

@@ -14,14 +14,17 @@ from av_td3_ros.driving.camera.image import (
 )
 from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_camera_info
+from av_td3_ros.ros.conversions import from_camera_info, to_nanoseconds
+from av_td3_ros.ros.tracing import Trace
 
 
 class CameraReader:
     """Makes frames of images, in the training camera's view where that is asked for."""
 
-    def __init__(self, node: Node, settings: CameraViewSettings, size: int) -> None:
+    def __init__(self, node: Node, settings: CameraViewSettings, size: int, trace: Trace
+                 ) -> None:
         """Hear the camera_info through `node` if it is needed; frames are `size` wide and high."""
+        self._trace = trace
         self._node, self._settings, self._size = node, settings, size
         self._view: CameraView | None = None
         self._missing = ''  # why there is no view, although one is asked for
@@ -39,6 +42,7 @@ class CameraReader:
             encoding = message.encoding
             image = decode_image(message.data, message.height, message.width, encoding,
                                  message.step)
+        self._trace.mark('decoded', to_nanoseconds(message.header.stamp))
         if self._missing:
             raise ImageError(self._missing)
         if self._view is None:

@@ -19,7 +19,8 @@ from std_msgs.msg import Header
 
 from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
+from av_td3_ros.ros.conversions import to_bytes, to_floats, to_nanoseconds, to_stamp
+from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import TD3, Checkpoints, NetworkSettings, TD3Settings
 from av_td3_ros.td3.networks import Actor
@@ -280,6 +281,15 @@ def test_the_random_driver_is_random(connect: Callable[..., Road]) -> None:
     (STATE[:7], FRAMES, 'driving.waypoints'),
     (STATE, FRAMES[:3], 'frame.count'),
     (STATE, np.zeros((4, 84, 84), np.uint8), 'frame.size')])
+def test_a_trace_tells_when_an_observation_was_there_and_answered(
+        peer: Peer, make: Callable[..., Running], tmp_path: Path) -> None:
+    node = make('policy_node', {**SMALL, 'trace': str(tmp_path / 'trace.csv')})
+    stamp_ns = to_nanoseconds(Road(peer, node).drive().header.stamp)
+    node.stop()
+    found = read_trace(tmp_path / 'trace.csv')
+    assert found['observation arrived'][stamp_ns] < found['decided'][stamp_ns]
+
+
 def test_an_observation_that_does_not_fit_is_refused(
         connect: Callable[..., Road], log: Log, state: np.ndarray, frames: np.ndarray, words: str
         ) -> None:
