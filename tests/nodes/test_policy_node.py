@@ -276,11 +276,6 @@ def test_the_random_driver_is_random(connect: Callable[..., Road]) -> None:
     assert {one.policy_version for one in actions} == {0}
 
 
-@pytest.mark.parametrize(('state', 'frames', 'words'), [
-    (np.full(9, np.nan, np.float32), FRAMES, 'not finite'),
-    (STATE[:7], FRAMES, 'driving.waypoints'),
-    (STATE, FRAMES[:3], 'frame.count'),
-    (STATE, np.zeros((4, 84, 84), np.uint8), 'frame.size')])
 def test_a_trace_tells_when_an_observation_was_there_and_answered(
         peer: Peer, make: Callable[..., Running], tmp_path: Path) -> None:
     node = make('policy_node', {**SMALL, 'trace': str(tmp_path / 'trace.csv')})
@@ -290,6 +285,11 @@ def test_a_trace_tells_when_an_observation_was_there_and_answered(
     assert found['observation arrived'][stamp_ns] < found['decided'][stamp_ns]
 
 
+@pytest.mark.parametrize(('state', 'frames', 'words'), [
+    (np.full(9, np.nan, np.float32), FRAMES, 'not finite'),
+    (STATE[:7], FRAMES, 'driving.waypoints'),
+    (STATE, FRAMES[:3], 'frame.count'),
+    (STATE, np.zeros((4, 84, 84), np.uint8), 'frame.size')])
 def test_an_observation_that_does_not_fit_is_refused(
         connect: Callable[..., Road], log: Log, state: np.ndarray, frames: np.ndarray, words: str
         ) -> None:
