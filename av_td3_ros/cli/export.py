@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 from av_td3_ros.cli.policies import (
@@ -12,6 +13,8 @@ from av_td3_ros.cli.policies import (
     training_command,
 )
 from av_td3_ros.td3 import export_policy
+from av_td3_ros.trust.keys import KEY_FILE, expanded, load_key
+from av_td3_ros.trust.policy_file import signature_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR',
                         help='folder to create, with actor.safetensors and policy.json; '
                              'av-td3 evaluate and policy_node.weights take it')
+    parser.add_argument('--key', metavar='FILE', default='',
+                        help='private key that signs it, of `av-td3 key create` (default: '
+                             f'{KEY_FILE} where it is there; else it is not signed)')
     parser.add_argument('--debug', action='store_true', help='show tracebacks')
 
 
@@ -32,7 +38,11 @@ def run(options: argparse.Namespace) -> int:
     policy = find_policy(options.policy)
     settings = {node: values for node, values in trained_with(policy).items()
                 if node not in NODES_WITH_NETWORK}
-    folder = export_policy(policy, options.out, settings, training_command(policy))
+    file = expanded(options.key or KEY_FILE)
+    key = load_key(file) if options.key or file.exists() else None
+    folder = export_policy(policy, options.out, settings, training_command(policy),
+                           functools.partial(signature_of, key) if key else None)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f'{policy.path} -> {folder} ({size / 1e6:.1f} MB)')
+    signed = f'signed by key {key.public.fingerprint}' if key else 'not signed'
+    print(f'{policy.path} -> {folder} ({size / 1e6:.1f} MB, {signed})')
     return 0

@@ -20,6 +20,7 @@ from av_td3_ros.ros.runtime import (
     allocator_environment,
     ros_environment,
 )
+from av_td3_ros.trust.session_key import SessionKey
 
 VEHICLE = 'ego_vehicle'
 STOP_TIMEOUT = 4.0  # s of wall time between the request to end and the end by force
@@ -47,8 +48,11 @@ class Session:
 
     def __init__(self, nodes: Sequence[NodeSpec], parameter_file: Path, logs: Path,
                  log_level: str = 'info',
-                 environment: Mapping[str, str] | None = None) -> None:
+                 environment: Mapping[str, str] | None = None,
+                 key: SessionKey | None = None) -> None:
+        """Make it; with `key` its learner signs and its policy nodes trust nobody else."""
         self._nodes = nodes
+        self._key = key
         self._parameters = parameter_file
         self._logs = logs
         self._log_level = log_level
@@ -83,7 +87,8 @@ class Session:
         log = self._logs / f'{spec.name}.log'
         with log.open('wb') as output:
             process = subprocess.Popen(
-                [sys.executable, '-m', spec.module, *spec.arguments(self._parameters),
+                [sys.executable, '-m', spec.module,
+                 *spec.arguments(self._parameters, self._key and self._key.parameters(spec.name)),
                  '--log-level', f'{spec.logger}:={self._log_level}'],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=environment, start_new_session=True)

@@ -25,6 +25,7 @@ from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
+from av_td3_ros.trust.session_key import session_key
 
 PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
@@ -87,7 +88,8 @@ def run(options: argparse.Namespace) -> int:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
             with Interrupt() as interrupt:
                 with Validation(folder, options.validation_episodes * simulated) as validation:
-                    last = _learn(folder, nodes, options, view, domain, interrupt, validation)
+                    last = _learn(folder, nodes, config, options, view, domain, interrupt,
+                                  validation)
                     view.phase('choosing the best policy')
                     validation.finish(interrupt.check)
                 checkpoint = _best(folder, last, validation, view)
@@ -155,8 +157,8 @@ def _check_maps(config: Config, evaluation_map: str | None) -> None:
             EpisodePlanner(road_map, environment.episodes).plan(0)
 
 
-def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, view: ProgressView,
-           domain: int, interrupt: Interrupt, validation: Validation) -> Path:
+def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argparse.Namespace,
+           view: ProgressView, domain: int, interrupt: Interrupt, validation: Validation) -> Path:
     """Run the training session until the learner has finished; return its last checkpoint."""
     view.phase('training')
     loads = bool(options.from_bags or options.demonstrations)
@@ -175,8 +177,10 @@ def _learn(folder: Path, nodes: list[NodeSpec], options: argparse.Namespace, vie
     learner = next(one for one in nodes if one.name == 'learner_node')
     monitor.on_status(learner.topic('~/output/status'), hear)
     monitor.on_episode(learner.topic('~/input/episode_summary'), view.episode)
-    with monitor, Session(nodes, folder / 'config.yaml', folder / 'logs',
-                          _log_level(options)) as session:
+    key = session_key((one.name for one in nodes), config.settings['learner_node'].signing.key)
+    with (key or contextlib.nullcontext(), monitor,
+          Session(nodes, folder / 'config.yaml', folder / 'logs', _log_level(options), key=key)
+          as session):
         while not newest.get('finished'):
             interrupt.check()
             session.check()

@@ -15,7 +15,7 @@ from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_bytes, to_metrics
+from av_td3_ros.ros.conversions import to_actor_weights, to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.recording.run_log import RunLog
@@ -27,6 +27,7 @@ from av_td3_ros.td3.learner import Learner, LearnerSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.td3.weights import pack
+from av_td3_ros.trust.signing import Signer
 
 ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
 
@@ -51,6 +52,9 @@ class LearnerNode(Node):
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
+        self._signer = Signer(s.signing.key)
+        for words in self._signer.warnings:
+            self.get_logger().warning(words)
 
         self._weights = self.create_publisher(
             ActorWeightsMessage, '~/output/actor_weights', qos.LATCHED)
@@ -203,10 +207,8 @@ class LearnerNode(Node):
     def _publish_weights(self) -> None:
         self._learner.policy_version += 1
         weights = pack(self._learner.agent.actor, self._learner.policy_version)
-        self._weights.publish(ActorWeightsMessage(
-            stamp=self.get_clock().now().to_msg(), version=weights.version,
-            architecture=weights.architecture, weights=to_bytes(weights.data),
-            sha256=to_bytes(bytes.fromhex(weights.sha256))))
+        self._weights.publish(to_actor_weights(self._signer.seal(
+            weights, self.get_clock().now().nanoseconds)))
 
     def _save(self) -> None:
         try:

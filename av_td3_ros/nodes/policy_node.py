@@ -15,7 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.driving.perception.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_nanoseconds
+from av_td3_ros.ros.conversions import from_actor_weights, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
@@ -25,7 +25,9 @@ from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
 from av_td3_ros.td3.policy import load_policy
-from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
+from av_td3_ros.td3.weights import WeightsError
+from av_td3_ros.trust.gate import Gate, TrustSettings
+from av_td3_ros.trust.policy_file import check_policy
 
 SLOW = 50.0  # ms that an action may take: a camera period
 
@@ -51,6 +53,7 @@ class PolicySettings:
     pursuit: PursuitSettings = group(PursuitSettings, 'the pure-pursuit driver')
     trace: str = setting('', 'CSV file to write at the end: when each frame reached each stage; '
                          'empty: none')
+    trust: TrustSettings = group(TrustSettings, 'whose weights are taken')
 
 
 class PolicyNode(LifecycleNode):
@@ -75,6 +78,9 @@ class PolicyNode(LifecycleNode):
         self._steps = 0
         self._next: tuple[Actor, int] | None = None
         self._refused, self._trace = Throttle(), Trace(s.trace)
+        self._gate = Gate(s.trust, s.network)
+        for words in self._gate.warnings():
+            self.get_logger().warning(words)
         self._arrived: ActorWeightsMessage | None = None
         self._arrival = threading.Condition()
         self._closing = False
@@ -85,7 +91,7 @@ class PolicyNode(LifecycleNode):
         self._listening = every(self, 0.05, self._listen)
         self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
                                  qos.LATCHED)
-        self._inferences, self._bad_weights = Meter(), 0
+        self._inferences = Meter()
         self._arrived_at: float | None = None
         diagnostics = Diagnostics(self)
         diagnostics.add('inference', self._tell_inference)
@@ -206,12 +212,12 @@ class PolicyNode(LifecycleNode):
                 message, self._arrived = self._arrived, None
             assert message is not None
             try:
-                weights = ActorWeights(message.version, message.architecture,
-                                       bytes(message.weights), bytes(message.sha256).hex())
-                tensors = unpack(weights, self.settings.network)
+                tensors = self._gate.admit(from_actor_weights(message))
             except WeightsError as error:
-                self._bad_weights += 1
-                self.get_logger().error(f'keeping policy {self._version}: {error}')
+                if self._gate.refuse(error):
+                    self.get_logger().error(f'keeping policy {self._version}: {error}')
+                continue
+            if tensors is None:
                 continue
             actor = Actor(self.settings.network).eval()
             actor.load_state_dict(tensors)
@@ -239,11 +245,18 @@ class PolicyNode(LifecycleNode):
     def _tell_weights(self) -> Reading:
         age = None if self._arrived_at is None else time.monotonic() - self._arrived_at
         values = {'version': self._version, 'architecture': architecture_hash(
-            self.settings.network), 'refused': self._bad_weights,
-            'age [s]': 'from a file' if age is None else age}
-        if self._bad_weights:
-            return Reading(ERROR, f'{self._bad_weights} weights refused: version '
-                           f'{self._version} drives on', values)
+            self.settings.network), 'signed by': self._gate.key or 'nobody',
+            'age [s]': 'from a file' if age is None else age,
+            **{f'refused: {reason}': count for reason, count in self._gate.refused.items()}}
+        if self._gate.key_is_revoked:
+            return Reading(ERROR, f'version {self._version} drives, but its key {self._gate.key} '
+                           'is trusted no more: disengage, and start with other weights', values)
+        if self._gate.refused:
+            return Reading(ERROR, f'{self._gate.refused.total()} weights refused '
+                           f'({", ".join(self._gate.refused)}): version {self._version} drives '
+                           'on', values)
+        if self._gate.trouble:
+            return Reading(WARN, self._gate.trouble, values)
         if not self._version and self.settings.driver == 'policy':
             return Reading(WARN, 'untrained: no weights were given or have come', values)
         return Reading(OK, f'version {self._version}' + (
@@ -251,6 +264,9 @@ class PolicyNode(LifecycleNode):
 
     def _load_file(self, path: Path) -> None:
         policy = load_policy(path)
+        words = check_policy(policy, self.settings.trust)
+        if words:
+            self.get_logger().warning(words)
         if architecture_hash(policy.network) != architecture_hash(self.settings.network):
             raise ValueError(f'weights {policy.path}: made for {policy.network}, this '
                              f'node has {self.settings.network}: set network.* alike')

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import EpisodeSummary, Metric, RewardTerms
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
@@ -19,6 +20,7 @@ from av_td3_ros.driving.camera.calibration import Calibration, Region
 from av_td3_ros.driving.episode.metrics import EpisodeMetrics
 from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.route.geometry import Pose
+from av_td3_ros.td3.weights import ActorWeights
 
 FARTHEST = 1e6  # m from the map's origin
 
@@ -112,6 +114,23 @@ def to_floats(values: NDArray[np.float32]) -> array.array[float]:
     filled = array.array('f')
     filled.frombytes(np.ascontiguousarray(values, np.float32).tobytes())
     return filled
+
+
+def to_actor_weights(weights: ActorWeights) -> ActorWeightsMessage:
+    """Return an actor's weights as a message."""
+    return ActorWeightsMessage(
+        stamp=to_stamp(weights.stamp), version=weights.version, session=weights.session,
+        session_started=to_stamp(weights.session_started), architecture=weights.architecture,
+        weights=to_bytes(weights.data), sha256=to_bytes(bytes.fromhex(weights.sha256)),
+        key=weights.key, signature=to_bytes(weights.signature))
+
+
+def from_actor_weights(message: ActorWeightsMessage) -> ActorWeights:
+    """Return what a message says to be an actor's weights; nothing of it is verified."""
+    return ActorWeights(
+        message.version, message.architecture, bytes(message.weights),
+        bytes(message.sha256).hex(), message.session, to_nanoseconds(message.session_started),
+        to_nanoseconds(message.stamp), message.key, bytes(message.signature))
 
 
 def to_metrics(values: Mapping[str, Any]) -> list[Metric]:

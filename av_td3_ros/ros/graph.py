@@ -50,10 +50,13 @@ class NodeSpec:
         return dataclasses.replace(
             self, remaps={one: topic for one, topic in self.remaps.items() if one != role})
 
-    def arguments(self, parameter_file: Path) -> list[str]:
-        """Return the node's `--ros-args`."""
+    def arguments(self, parameter_file: Path, parameters: Mapping[str, str] | None = None
+                  ) -> list[str]:
+        """Return the node's `--ros-args`; `parameters` count more than the file."""
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',
                      '--params-file', str(parameter_file)]
+        for key, value in (parameters or {}).items():
+            arguments += ['-p', f'{key}:={value}']
         for role, topic in self.remaps.items():
             arguments += ['-r', f'{role}:={topic}']
         return arguments

@@ -16,6 +16,7 @@ from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
 from av_td3_ros.td3.networks import NetworkSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayBuffer, ReplayCounts, StepRecord
+from av_td3_ros.trust.signing import SigningSettings
 
 UNTRAINED = 'untrained'
 """The link to the checkpoint from before the first update, to compare with."""
@@ -58,6 +59,7 @@ class LearnerSettings:
     td3: TD3Settings = group(TD3Settings, 'the algorithm')
     human: DemonstrationSettings = group(DemonstrationSettings, 'learning from human driving')
     limiter: LimiterSettings = group(LimiterSettings, 'updates for each transition')
+    signing: SigningSettings = group(SigningSettings, 'who the weights are from')
 
 
 class Learner:

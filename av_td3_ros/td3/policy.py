@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from av_td3_ros.td3.weights import ActorWeights, WeightsError, pack, unpack
 
 FORMAT = 1
 ABOUT_FILE, ACTOR_FILE = 'policy.json', 'actor.safetensors'
+SIGNATURE = 'signature'
 NodeSettings = dict[str, dict[str, Any]]
 
 
@@ -24,7 +25,8 @@ class Policy:
     Hold a learned actor, ready to drive, and its version.
 
     `settings` is {node: {dotted key: value}} of what it was trained with and `command` what
-    trained it; both are empty where a checkpoint does not know.
+    trained it; both are empty where a checkpoint does not know. `about` is all that policy.json
+    says, its signature, which nobody has verified here, included; a checkpoint has none.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Policy:
     version: int
     settings: NodeSettings = dataclasses.field(default_factory=dict)
     command: str = ''
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def network(self) -> NetworkSettings:
@@ -54,11 +57,13 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def export_policy(policy: Policy, folder: str | Path, settings: Mapping[str, Mapping[str, Any]],
-                  command: str = '') -> Path:
+                  command: str = '',
+                  sign: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None) -> Path:
     """
     Write the actor alone with what it was trained with; return the folder.
 
-    `settings` and `command` are those of Policy. Raises FileExistsError for a folder in use.
+    `settings` and `command` are those of Policy; `sign` returns the signature of all that
+    policy.json says. Raises FileExistsError for a folder in use.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -68,6 +73,8 @@ def export_policy(policy: Policy, folder: str | Path, settings: Mapping[str, Map
     about = {'format': FORMAT, 'version': weights.version, 'architecture': weights.architecture,
              'sha256': weights.sha256, 'command': command, 'network': flatten(policy.network),
              'settings': {node: dict(values) for node, values in settings.items()}}
+    if sign is not None:
+        about[SIGNATURE] = dict(sign(about))
     (folder / ACTOR_FILE).write_bytes(weights.data)
     # Last: with it the folder is a policy.
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
@@ -93,7 +100,7 @@ def _exported(path: Path) -> Policy:
             ActorWeights(about['version'], about['architecture'], data, found), network))
         return Policy(path.resolve(), actor.eval(), int(about['version']),
                       {node: dict(values) for node, values in about['settings'].items()},
-                      str(about['command']))
+                      str(about['command']), about)
     except CheckpointError:
         raise
     except WeightsError as error:

@@ -14,17 +14,31 @@ from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
 
 
 class WeightsError(ValueError):
-    """Weights that do not verify."""
+    """Weights that do not verify; `reason` is the kind of it, to be counted by."""
+
+    def __init__(self, text: str, reason: str = 'altered') -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorWeights:
-    """One version of the actor: safetensors `data` with its SHA-256 and architecture hash."""
+    """
+    One version of the actor: safetensors `data` with its SHA-256 and architecture hash.
+
+    What was sent also says who sent it: the learner's session, when that started and the stamp of
+    the message in ns since 1970, the fingerprint of the key and its signature.
+    """
 
     version: int
     architecture: str
     data: bytes
     sha256: str
+    session: str = ''
+    session_started: int = 0
+    stamp: int = 0
+    key: str = ''
+    signature: bytes = b''
 
 
 def pack(actor: Actor, version: int) -> ActorWeights:
@@ -52,11 +66,12 @@ def unpack(weights: ActorWeights, network: NetworkSettings) -> dict[str, Tensor]
     if weights.architecture != expected:
         raise WeightsError(f'weights {weights.version}: architecture is '
                            f'{weights.architecture[:12]}..., expected {expected[:12]}...; give '
-                           'learner and policy the same network settings')
+                           'learner and policy the same network settings', 'architecture')
     try:
         tensors = safetensors.torch.load(weights.data)
         about = _metadata(weights.data)
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError) as error:
         raise WeightsError(f'weights {weights.version}: not safetensors ({error})') from error
     for name, given in (('version', str(weights.version)), ('architecture', expected)):
         if about.get(name) != given:
@@ -77,7 +92,7 @@ def check_tensors(tensors: dict[str, Tensor], network: NetworkSettings, where: s
             raise WeightsError(f'{where}: {name} is {list(tensor.shape)}, expected '
                                f'{list(wanted[name])}')
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f'{where}: {name} holds a value that is not finite')
+            raise WeightsError(f'{where}: {name} holds a value that is not finite', 'not finite')
 
 
 def _metadata(data: bytes) -> dict[str, str]:

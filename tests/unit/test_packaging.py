@@ -20,8 +20,8 @@ PACKAGE = ROOT / 'ros2_ws' / 'src' / 'av_td3_ros'
 MUST_KNOW = {'mirror_node': ('external.ground.length:=60.0', 'external.ground.width:=20.0')}
 """What a node refuses to start without."""
 NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
-SYSTEM = {'cv2': 'python3-opencv', 'numpy': 'python3-numpy', 'pygame': 'python3-pygame',
-          'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
+SYSTEM = {'cryptography': 'python3-cryptography', 'cv2': 'python3-opencv',
+          'numpy': 'python3-numpy', 'pygame': 'python3-pygame', 'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
 PIP = {'carla': 'carla', 'gymnasium': 'gymnasium', 'imageio_ffmpeg': 'imageio-ffmpeg',
        'matplotlib': 'matplotlib', 'rosbags': 'rosbags', 'safetensors': 'safetensors',
        'scenariogeneration': 'scenariogeneration', 'torch': 'torch',

@@ -32,6 +32,7 @@ from av_td3_ros.paths import share_directory
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import VEHICLE_SIDE, NodeSpec, profiles, sensor_topics
 from av_td3_ros.ros.runtime import PARENT, allocator_environment
+from av_td3_ros.trust.session_key import SessionKey
 
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 NO_OR_YES = ('false', 'true')
@@ -177,12 +178,13 @@ def reach_other_hosts() -> list[Action]:
     return [] if name in os.environ else [SetEnvironmentVariable(name, value)]
 
 
-def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: Path
-                 ) -> list[Node]:
+def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: Path,
+                 key: SessionKey | None = None) -> list[Node]:
     """
     Return the actions that start `nodes`; when one of them ends, all of them are ended.
 
-    With the argument respawn:=true a node of the vehicle side is started again instead.
+    With the argument respawn:=true a node of the vehicle side is started again instead. `key` is
+    that of a session which has its learner here.
     """
     chosen = context.launch_configurations
     # Dies with the launch process, however that ends; a prefix would stand between the two.
@@ -193,7 +195,8 @@ def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: 
         again = chosen.get('respawn') == 'true' and spec.name in VEHICLE_SIDE
         actions.append(Node(
             package='av_td3_ros', executable=spec.name, name=spec.name, namespace=spec.namespace,
-            remappings=list(spec.remaps.items()), parameters=[str(parameters), *clock],
+            remappings=list(spec.remaps.items()), parameters=[
+                str(parameters), *clock, *([key.parameters(spec.name)] if key else ())],
             arguments=['--ros-args', '--log-level', f'{spec.logger}:={chosen["log_level"]}'],
             additional_env={**parent, **(allocator_environment(os.environ)
                                          if spec.name == 'learner_node' else {})},

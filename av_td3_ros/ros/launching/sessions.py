@@ -1,6 +1,7 @@
 """The sessions that launch files start, each checked as a whole before anything runs."""
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ from av_td3_ros.ros.launching.parts import (
     recording,
     shut_down_when_finished,
 )
+from av_td3_ros.trust.session_key import session_key
 
 
 def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = False
@@ -50,11 +52,15 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
             parameters[vehicle] = folder / 'vehicles' / f'{vehicle}.yaml'
             its_own.write(parameters[vehicle], f'{vehicle} of: {command_line()}')
     learner = learner_node(chosen['profile'])
-    actions = _words(told, folder)
+    actions, key = _words(told, folder), None
     if chosen['learner'] == 'true':
-        actions += node_actions(context, [learner], folder / 'config.yaml')
+        key = session_key(('learner_node', 'policy_node'),
+                          config.settings['learner_node'].signing.key)
+        if key is not None:
+            atexit.register(key.remove)
+        actions += node_actions(context, [learner], folder / 'config.yaml', key)
     for vehicle in vehicles:
-        actions += node_actions(context, nodes[vehicle], parameters[vehicle])
+        actions += node_actions(context, nodes[vehicle], parameters[vehicle], key)
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*actions, *bag(folder)]
 
