@@ -27,7 +27,7 @@ from av_td3_ros.td3.learner import Learner, LearnerSettings
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.td3.weights import pack
-from av_td3_ros.trust.signing import Signer
+from av_td3_ros.trust.signing import begin_session
 
 ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
 
@@ -52,8 +52,8 @@ class LearnerNode(Node):
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
-        self._signer = Signer(s.signing.key)
-        for words in self._signer.warnings:
+        self._signer, words = begin_session(s.signing.key)
+        if words:
             self.get_logger().warning(words)
 
         self._weights = self.create_publisher(

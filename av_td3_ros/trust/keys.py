@@ -109,9 +109,14 @@ class PrivateKey:
         public_file(path).write_text(f'{self.public.line}\n', encoding='utf-8')
 
 
+def new_key(name: str = '') -> PrivateKey:
+    """Make a new key."""
+    return PrivateKey(Ed25519PrivateKey.generate(), name)
+
+
 def create_key(path: Path, name: str = '') -> PrivateKey:
     """Make a new key and write its files; raises as `PrivateKey.write`."""
-    key = PrivateKey(Ed25519PrivateKey.generate(), name)
+    key = new_key(name)
     key.write(path)
     return key
 

@@ -16,6 +16,7 @@ from av_td3_ros.trust.keys import KEY_FILE, PrivateKey, expanded, load_key
 # Nothing that is signed for one purpose is ever taken for another.
 WEIGHTS_DOMAIN = b'av_td3_ros ActorWeights 1\0'
 POLICY_DOMAIN = b'av_td3_ros policy.json 1\0'
+STARTED = '.started'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,36 +43,12 @@ def statement(weights: ActorWeights) -> bytes:
 
 
 class Signer:
-    """
-    Seal the weights of one session of a learner: who sends them, since when, and the signature.
+    """Seal the weights of one session of a learner: who sends them, since when, the signature."""
 
-    `warnings` say what its user should know.
-    """
-
-    def __init__(self, path: str = '') -> None:
-        """
-        Begin a session that signs with the key of a file; unsigned where the default is missing.
-
-        Raises KeyFileError for a file that is no private key or that others can read, OSError for
-        one that is not there.
-        """
-        self.warnings: list[str] = []
-        self.session = uuid.uuid4().hex
-        self._key: PrivateKey | None = None
-        self.started = time.time_ns()
-        file = expanded(path)
-        if not path or (path == KEY_FILE and not file.exists()):
-            self.warnings.append(
-                f'weights go out UNSIGNED, there is no {file}: policy nodes refuse them unless '
-                'trust.allow_unsigned is set; make a key with `av-td3 key create`')
-            return
-        self._key = load_key(file)
-        try:
-            self.started = _later_than_ever(file.with_name(file.name + '.started'))
-        except OSError as error:
-            self.warnings.append(
-                f'{error.filename}: {error.strerror}; the start of this session is not kept: '
-                'should the clock of this host go back, vehicles take the next one for a replay')
+    def __init__(self, key: PrivateKey | None, started: int) -> None:
+        """Begin a session at `started`, ns since 1970; without a key nothing is signed."""
+        self.session, self.started = uuid.uuid4().hex, started
+        self._key = key
 
     @property
     def fingerprint(self) -> str:
@@ -86,6 +63,27 @@ class Signer:
         if self._key is None:
             return sealed
         return dataclasses.replace(sealed, signature=self._key.sign(statement(sealed)))
+
+
+def begin_session(path: str) -> tuple[Signer, str]:
+    """
+    Return who signs with the key of a file, and words of warning, '' where none are needed.
+
+    Nothing is signed where the default file is missing. Raises KeyFileError for a file that is no
+    private key or that others can read, OSError for one that is not there.
+    """
+    file = expanded(path)
+    if path == KEY_FILE and not file.exists():
+        return Signer(None, time.time_ns()), (
+            f'weights go out UNSIGNED, there is no {file}: policy nodes refuse them unless '
+            'trust.allow_unsigned is set; make a key with `av-td3 key create`')
+    key = load_key(file)
+    try:
+        return Signer(key, _later_than_ever(file.with_name(file.name + STARTED))), ''
+    except OSError as error:
+        return Signer(key, time.time_ns()), (
+            f'{error.filename}: {error.strerror}; the start of this session is not kept: should '
+            'the clock of this host go back, vehicles take the next one for a replay')
 
 
 def _later_than_ever(path: Path) -> int:

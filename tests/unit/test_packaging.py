@@ -21,7 +21,8 @@ MUST_KNOW = {'mirror_node': ('external.ground.length:=60.0', 'external.ground.wi
 """What a node refuses to start without."""
 NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
 SYSTEM = {'cryptography': 'python3-cryptography', 'cv2': 'python3-opencv',
-          'numpy': 'python3-numpy', 'pygame': 'python3-pygame', 'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
+          'numpy': 'python3-numpy', 'pygame': 'python3-pygame',
+          'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
 PIP = {'carla': 'carla', 'gymnasium': 'gymnasium', 'imageio_ffmpeg': 'imageio-ffmpeg',
        'matplotlib': 'matplotlib', 'rosbags': 'rosbags', 'safetensors': 'safetensors',
        'scenariogeneration': 'scenariogeneration', 'torch': 'torch',
