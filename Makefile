@@ -55,7 +55,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/requirements: $(STAMPS)/venv $(PINS)
 	$(STEP) 'installing ROS 2, torch and the rest from PyPI' $(BIN)/python -m pip install \
-		--disable-pip-version-check --retries 2 $(addprefix -r ,$(PINS))
+		--disable-pip-version-check --retries 2 --require-hashes $(addprefix -r ,$(PINS))
 	@touch $@
 
 $(STAMPS)/underlay: $(STAMPS)/requirements requirements/relocate.py
@@ -73,7 +73,8 @@ $(STAMPS)/messages: $(STAMPS)/underlay $(MESSAGES)
 
 $(STAMPS)/bench: $(STAMPS)/requirements requirements/bench.txt
 	$(STEP) 'installing what the benchmarks compare with' $(BIN)/python -m pip install \
-		--disable-pip-version-check --retries 2 --no-deps -r requirements/bench.txt
+		--disable-pip-version-check --retries 2 --no-deps \
+		--require-hashes -r requirements/bench.txt
 	@touch $@
 
 $(STAMPS)/project: $(STAMPS)/messages pyproject.toml

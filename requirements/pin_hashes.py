@@ -4,7 +4,9 @@ Write beside each pin the SHA-256 of every file that PyPI lists for that version
     python requirements/pin_hashes.py            all of requirements/*.txt that are pinned
     python requirements/pin_hashes.py --check    say what differs, change nothing
 
-pip then installs nothing else (`--require-hashes`), on whatever platform and Python.
+pip then installs nothing else (`--require-hashes`), on whatever platform and Python. Files that
+are not on PyPI but may be installed as well, such as the CPU build of torch, stand in
+other-hashes.txt as `sha256sum` prints them.
 """
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-INDEX = 'https://pypi.org/pypi/{name}/{version}/json'
+INDEX = 'https://pypi.org/pypi/{name}/json'
+OTHERS = HERE / 'other-hashes.txt'
 PIN = re.compile(r'(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?P<marker>\s*;[^\\]*)?')
-NOT_PINNED = {'rosdep.txt'}
+NOT_PINNED = {'rosdep.txt', OTHERS.name}
 TIMEOUT = 60.0  # s
 
 
@@ -53,13 +56,20 @@ def with_hashes(text: str, hashes_of: Callable[[str, str], list[str]]) -> str:
 
 
 def listed(name: str, version: str) -> list[str]:
-    """Return the hashes that PyPI lists for a version; raises OSError or KeyError."""
-    with urllib.request.urlopen(INDEX.format(name=name, version=version),
-                                timeout=TIMEOUT) as answer:
-        files = json.load(answer)['urls']
+    """Return the hashes of all files of a version; raises OSError where PyPI has none."""
+    with urllib.request.urlopen(INDEX.format(name=name), timeout=TIMEOUT) as answer:
+        files = json.load(answer)['releases'].get(version, [])
     if not files:
         raise OSError(f'{name} {version} has no file on PyPI: pin another version')
-    return sorted(one['digests']['sha256'] for one in files)
+    return sorted({*(one['digests']['sha256'] for one in files), *others(name, version)})
+
+
+def others(name: str, version: str) -> list[str]:
+    """Return the hashes of files of a version that are not on PyPI."""
+    lines = [line.split() for line in OTHERS.read_text(encoding='utf-8').splitlines()
+             if not line.startswith('#')]
+    return [digest for digest, file in lines
+            if re.match(rf'{re.escape(name)}-{re.escape(version)}[+-]', file)]
 
 
 def main() -> int:
