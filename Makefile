@@ -55,7 +55,9 @@ $(STAMPS)/venv:
 
 $(STAMPS)/requirements: $(STAMPS)/venv $(PINS)
 	$(STEP) 'installing ROS 2, torch and the rest from PyPI' $(BIN)/python -m pip install \
-		--disable-pip-version-check --retries 2 --require-hashes $(addprefix -r ,$(PINS))
+		--disable-pip-version-check --retries 2 --no-deps --require-hashes \
+		$(addprefix -r ,$(PINS))
+	$(STEP) 'checking that nothing is missing' $(BIN)/python -m pip check
 	@touch $@
 
 $(STAMPS)/underlay: $(STAMPS)/requirements requirements/relocate.py

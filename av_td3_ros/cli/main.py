@@ -16,6 +16,7 @@ COMMANDS = {
     'evaluate': ('evaluate', 'let a driver drive episodes, and measure how well'),
     'export': ('export', 'write a policy alone, to send or to ship it'),
     'key': ('key', 'make, show, trust, revoke and replace the keys that sign weights'),
+    'security': ('security', 'write the SROS2 policies: who may say and hear what'),
     'doctor': ('doctor', 'check vehicle, topics and computer before a drive'),
     'diagnose': ('diagnose', 'tell what looks sick in a run or a checkpoint, and draw it'),
     'plot': ('learning_curves', 'draw the learning curves of several runs'),

@@ -20,6 +20,7 @@ from av_td3_ros.ros.runtime import (
     allocator_environment,
     ros_environment,
 )
+from av_td3_ros.ros.security import enclave_environment
 from av_td3_ros.trust.session_key import SessionKey
 
 VEHICLE = 'ego_vehicle'
@@ -79,6 +80,7 @@ class Session:
 
     def _start(self, spec: NodeSpec) -> None:
         environment = {**self._environment, **ros_environment(self._environment),
+                       **enclave_environment(spec, self._environment),
                        PARENT: str(os.getpid()), 'PYTHONUNBUFFERED': '1',
                        'RCUTILS_COLORIZED_OUTPUT': '0'}
         if spec.name == 'learner_node':

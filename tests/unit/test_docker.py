@@ -68,7 +68,7 @@ def test_what_a_workspace_needs_reaches_the_builder() -> None:
 def test_pip_installs_from_the_pins() -> None:
     runs = ' '.join(instructions('RUN'))
     named = set(re.findall(r'-[rc] /requirements/(\S+)', runs))
-    assert named == {'pip.txt', 'indirect.txt', 'build.txt', 'bridge.txt'}
+    assert named == {'pip.txt', 'indirect.txt', 'bridge.txt'}
     for name in named:
         lines = (ROOT / 'requirements' / name).read_text().splitlines()
         assert all('==' in line for line in lines if not line.startswith(('#', ' '))), name

@@ -32,6 +32,7 @@ from av_td3_ros.paths import share_directory
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import VEHICLE_SIDE, NodeSpec, profiles, sensor_topics
 from av_td3_ros.ros.runtime import PARENT, allocator_environment
+from av_td3_ros.ros.security import enclave_environment
 from av_td3_ros.trust.session_key import SessionKey
 
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
@@ -198,8 +199,9 @@ def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: 
             remappings=list(spec.remaps.items()), parameters=[
                 str(parameters), *clock, *([key.parameters(spec.name)] if key else ())],
             arguments=['--ros-args', '--log-level', f'{spec.logger}:={chosen["log_level"]}'],
-            additional_env={**parent, **(allocator_environment(os.environ)
-                                         if spec.name == 'learner_node' else {})},
+            additional_env={**parent, **enclave_environment(spec, os.environ),
+                            **(allocator_environment(os.environ)
+                               if spec.name == 'learner_node' else {})},
             output='screen', respawn=again, respawn_delay=RESPAWN_DELAY,
             on_exit=None if again else end_of_a_process))
     return actions
