@@ -66,7 +66,8 @@ class PublicKey:
 
 def public_key(line: str) -> PublicKey:
     """Return the key that one line of text holds; raise KeyFileError when it holds none."""
-    kind, text, name, *rest = [*line.split(), '', ''][:max(3, len(line.split()))]
+    words = line.split()
+    kind, text, name, *rest = [*words, *[''] * (3 - len(words))]
     if kind != KIND or rest:
         raise KeyFileError(f'{line.strip()[:80]!r} is no public key: expected one line, '
                            f'`{KIND} BASE64 NAME`, as `av-td3 key show` prints it')
