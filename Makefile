@@ -53,10 +53,11 @@ $(STAMPS)/venv:
 	$(STEP) 'creating $(VENV)' '$(PYTHON)' -m venv --clear $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/requirements: $(STAMPS)/venv $(PINS)
-	$(STEP) 'installing ROS 2, torch and the rest from PyPI' $(BIN)/python -m pip install \
+$(STAMPS)/requirements: $(STAMPS)/venv $(PINS) requirements/torch.txt
+	$(STEP) 'installing ROS 2 and the rest from PyPI' $(BIN)/python -m pip install \
 		--disable-pip-version-check --retries 2 --no-deps --require-hashes \
 		$(addprefix -r ,$(PINS))
+	$(STEP) 'installing torch' $(BIN)/python requirements/install_torch.py
 	$(STEP) 'checking that nothing is missing' $(BIN)/python -m pip check
 	@touch $@
 
