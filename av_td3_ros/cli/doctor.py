@@ -23,6 +23,7 @@ from av_td3_ros.driving.camera.check import recorded_camera
 from av_td3_ros.driving.camera.view import MountingSettings
 from av_td3_ros.driving.checkup import LEVELS, Finding, worst
 from av_td3_ros.ros.checks.doctor import Expectation, examine
+from av_td3_ros.ros.checks.keys import check_keys
 from av_td3_ros.ros.checks.listening import Heard, Listener, needs
 from av_td3_ros.ros.checks.machine import check_machine
 from av_td3_ros.ros.graph import has_simulator, profiles, session_nodes
@@ -75,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     findings += examine(heard, expected, nodes)
     findings += check_machine(options.folder, options.hours, expected.camera_rate,
                               _bytes_per_second(heard), os.environ)
+    findings += check_keys(config.settings['policy_node'].trust,
+                           config.settings['learner_node'].signing, os.environ)
     _print(findings)
     if options.json:
         _write(options, findings)
