@@ -78,7 +78,7 @@ def test_pip_installs_from_the_pins() -> None:
 def test_the_bridge_is_pinned_and_of_the_version_of_the_wheel() -> None:
     arguments = dict(one.split('=', 1) for one in instructions('ARG'))
     assert re.fullmatch('[0-9a-f]{40}', arguments['BRIDGE'])
-    wheel = re.search('^carla==(.+)', (ROOT / 'requirements' / 'pip.txt').read_text(), re.M)
+    wheel = re.search(r'^carla==(\S+)', (ROOT / 'requirements' / 'pip.txt').read_text(), re.M)
     assert wheel is not None and arguments['CARLA_VERSION'] == wheel[1]
     assert SERVICES['carla']['image'] == f'carlasim/carla:{wheel[1]}'
     (selected,) = re.findall('--packages-select ([^&]+)', DOCKERFILE.replace('\\\n', ' '))
