@@ -9,6 +9,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+AUDIT := .venv-audit
 STEP := @requirements/step $(VENV)
 PINS := $(addprefix requirements/,ros-$(ROS).txt build.txt pip.txt indirect.txt run.txt dev.txt)
 MESSAGES := $(wildcard $(foreach p,av_td3_msgs carla_msgs ackermann_msgs tf2_msgs,\
@@ -19,7 +20,7 @@ unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LI
 unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train drive test test-kilted lint bench clean
+.PHONY: help setup train drive test test-kilted lint bench sbom audit clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +46,17 @@ lint: setup  ## ruff and mypy
 bench: setup $(STAMPS)/bench  ## Run every benchmark (hours; one by ARGS="camera"); results in benchmarks/results
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+sbom: setup $(STAMPS)/audit  ## Write sbom.json, all that .venv holds, as CycloneDX
+	@$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-format JSON \
+		--output-file sbom.json $(ARGS)
+	@echo sbom.json
+
+audit: setup $(STAMPS)/audit  ## Ask PyPI what is known against the versions that .venv holds
+	@$(AUDIT)/bin/pip-audit --path $$($(BIN)/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))') --progress-spinner off $(ARGS)
+
 clean:  ## Remove what setup built (runs stay)
-	rm -rf $(VENV) .venv-kilted *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-kilted $(AUDIT) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMPS)/venv:
 	@requirements/check-machine '$(PYTHON)'
@@ -78,6 +88,13 @@ $(STAMPS)/bench: $(STAMPS)/requirements requirements/bench.txt
 	$(STEP) 'installing what the benchmarks compare with' $(BIN)/python -m pip install \
 		--disable-pip-version-check --retries 2 --no-deps \
 		--require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(STAMPS)/audit: $(STAMPS)/venv requirements/audit.txt
+	$(STEP) 'creating $(AUDIT)' '$(PYTHON)' -m venv --clear $(AUDIT)
+	$(STEP) 'installing what looks at the environment' $(AUDIT)/bin/python -m pip install \
+		--disable-pip-version-check --retries 2 --no-deps --require-hashes \
+		-r requirements/audit.txt
 	@touch $@
 
 $(STAMPS)/project: $(STAMPS)/messages pyproject.toml
