@@ -71,7 +71,8 @@ def permissions(profile: str, vehicles: Iterable[str]) -> dict[str, Permissions]
                                world.subscribe | every_node.subscribe, every_node.reply)
     found[OPERATOR] = Permissions(
         publish={*stops, '/rosout', '/parameter_events'}, subscribe={'/*'},
-        reply={f'{OPERATOR}/*', '/*/get_type_description'}, request={'/*'})
+        # Commands and tools have nodes of many names, with parameters that nobody asks for.
+        reply={f'/*{name[1:]}' for name in PARAMETERS}, request={'/*'})
     return found
 
 
