@@ -20,11 +20,14 @@ from rclpy.serialization import serialize_message
 
 from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_bytes, to_floats
+from av_td3_ros.ros.conversions import from_actor_weights, to_bytes, to_floats
 from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
-from av_td3_ros.td3.weights import ActorWeights, unpack
+from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
+from av_td3_ros.trust.gate import Gate, TrustSettings
+from av_td3_ros.trust.keys import create_key
+from av_td3_ros.trust.trusted import Trust
 
 NETWORK = NetworkSettings(frame_size=36, state_size=5, channels=(4, 4, 4), features=8,
                           hidden=(8, 8))
@@ -504,6 +507,33 @@ def test_learning_goes_on_from_a_checkpoint(peer: Peer, make: Callable[..., Runn
         school.send(transition(sequence, session='b'))
     status = school.until(lambda one: one.finished)
     assert (status.transitions, status.updates) == (50, 20)
+
+
+def test_a_learner_that_goes_on_from_an_earlier_checkpoint_is_no_replay(
+        peer: Peer, make: Callable[..., Running], tmp_path: Path) -> None:
+    key = create_key(tmp_path / 'learner.key').public
+    Trust().with_key(key).write(tmp_path / 'trusted_keys')
+    gate = Gate(TrustSettings(keys=str(tmp_path / 'trusted_keys')), NETWORK)
+    weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    signing = {**SMALL, 'signing.key': str(tmp_path / 'learner.key'),
+               'run': str(tmp_path / 'run')}
+    node = make('learner_node', signing)
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 60)
+    sent = from_actor_weights(weights.next(lambda one: one.version == 5))
+    assert sent.key == key.fingerprint and gate.admit(sent) is not None
+    node.stop()
+    again = make('learner_node', {**signing, 'resume': str(
+        tmp_path / 'run' / 'checkpoints' / 'untrained')})
+    again.connected(peer)
+    again.spin()
+    later = from_actor_weights(weights.next(lambda one: one.session != sent.session))
+    assert later.version < sent.version and later.session_started > sent.session_started
+    assert gate.admit(later) is not None
+    with pytest.raises(WeightsError, match='replayed'):
+        gate.admit(sent)
 
 
 def test_a_learner_that_ends_lets_the_world_go_on(peer: Peer, make: Callable[..., Running]
