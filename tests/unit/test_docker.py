@@ -116,13 +116,21 @@ def test_services_and_targets_of_a_compose_file_exist(file: str) -> None:
         assert set(build.get('args', {})) <= arguments
         assert set(service.get('depends_on', {})) <= set(SERVICES)
         for volume in service.get('volumes', ()):
-            assert volume.startswith(('/', '${RUNS:-runs}:')), volume
+            assert volume.startswith(('/', '${RUNS:-runs}:', '${KEYS:-keys}:', '${TRUST:-trust}:')), volume
 
 
 @pytest.mark.parametrize('name', OURS)
 def test_what_a_container_starts_exists(name: str) -> None:
     words = [re.sub(r'\$\{[A-Z_]+:?-([^}]*)\}', r'\1', word) for word in SERVICES[name]['command']]
     assert trouble(words) == ''
+
+
+def test_the_private_key_reaches_the_learner_alone() -> None:
+    mounted = {name: service.get('volumes', []) for name, service in SERVICES.items()}
+    assert {name for name, volumes in mounted.items() if '${KEYS:-keys}:/data/keys' in volumes} == {
+        'keys', 'learner'}
+    assert '${TRUST:-trust}:/data/trust:ro' in mounted['vehicle']
+    assert SERVICES['keys']['network_mode'] == 'none'
 
 
 def test_a_health_check_asks_for_the_nodes_of_the_service() -> None:
