@@ -116,7 +116,8 @@ def test_services_and_targets_of_a_compose_file_exist(file: str) -> None:
         assert set(build.get('args', {})) <= arguments
         assert set(service.get('depends_on', {})) <= set(SERVICES)
         for volume in service.get('volumes', ()):
-            assert volume.startswith(('/', '${RUNS:-runs}:', '${KEYS:-keys}:', '${TRUST:-trust}:')), volume
+            assert volume.startswith(('/', '${RUNS:-runs}:', '${KEYS:-keys}:',
+                                      '${TRUST:-trust}:')), volume
 
 
 @pytest.mark.parametrize('name', OURS)
@@ -127,8 +128,8 @@ def test_what_a_container_starts_exists(name: str) -> None:
 
 def test_the_private_key_reaches_the_learner_alone() -> None:
     mounted = {name: service.get('volumes', []) for name, service in SERVICES.items()}
-    assert {name for name, volumes in mounted.items() if '${KEYS:-keys}:/data/keys' in volumes} == {
-        'keys', 'learner'}
+    assert {name for name, volumes in mounted.items()
+            if '${KEYS:-keys}:/data/keys' in volumes} == {'keys', 'learner'}
     assert '${TRUST:-trust}:/data/trust:ro' in mounted['vehicle']
     assert SERVICES['keys']['network_mode'] == 'none'
 
