@@ -25,6 +25,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.ros.recording.bag import read_transitions
 from av_td3_ros.td3 import load_checkpoint
+from av_td3_ros.trust.session_key import PREFIX as SESSION_KEYS
 
 AV_TD3 = Path(sys.executable).with_name('av-td3')
 STEPS = 300
@@ -44,13 +45,14 @@ class Training:
     def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None
                  ) -> None:
         self.run = folder / 'run'
-        self.said = folder / 'said.txt'
+        self.said, self.runtime = folder / 'said.txt', folder / 'runtime'
+        self.runtime.mkdir(mode=0o700, exist_ok=True)
         settings = [word for one in SMALL for word in ('--config', one)]
         with self.said.open('wb') as output:
             self.process = psutil.Popen(
                 [AV_TD3, 'train', '--run', str(self.run), '--map', 'loop', *settings, *options],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=environment)
+                env={**(environment or os.environ), 'XDG_RUNTIME_DIR': str(self.runtime)})
 
     def nodes(self) -> dict[str, psutil.Process]:
         """Return the processes of this run's nodes by name."""
@@ -234,6 +236,18 @@ def test_the_policy_is_refreshed_while_it_drives(finished: Training) -> None:
     assert len(set(versions)) > 2
     assert versions[-1] > versions[START_AFTER]
     assert all(one.exploring for one in learned[:START_AFTER])
+
+
+def test_the_sessions_key_is_in_nothing_that_it_leaves(finished: Training) -> None:
+    logs = finished.run / 'logs'
+    for node in ('policy_node', 'learner_node'):
+        log = (logs / f'{node}.log').read_text()
+        assert 'UNSIGNED' not in log and 'refused' not in log, log
+    for path in finished.run.rglob('*'):
+        if path.is_file():
+            assert b'PRIVATE KEY' not in path.read_bytes(), path
+    assert SESSION_KEYS not in (finished.run / 'config.yaml').read_text()
+    assert not list(finished.runtime.glob(f'{SESSION_KEYS}*'))
 
 
 def status_of(peer: Peer, wanted: Callable[[LearnerStatus], bool]) -> LearnerStatus:

@@ -66,6 +66,18 @@ def test_two_sessions_cannot_share_a_start(gate: Callable[..., Gate]) -> None:
     assert reason(door, weights_of(Signer(KEY, 100), 2)) == 'replayed'
 
 
+def test_each_reason_has_its_name(gate: Callable[..., Gate]) -> None:
+    door, sent = gate(), weights_of(Signer(KEY, 100), 3)
+    other = dataclasses.replace(NETWORK, features=4)
+    disguised = dataclasses.replace(sent, signature=new_key().sign(statement(sent)))
+    assert [reason(door, one) for one in (
+        dataclasses.replace(sent, signature=b''), weights_of(Signer(new_key(), 100), 3),
+        disguised, dataclasses.replace(sent, version=4),
+        Signer(KEY, 100).seal(pack(Actor(other), 3), 0))] == [
+        'unsigned', 'foreign key', 'altered', 'altered', 'architecture']
+    assert reason(door, sent) == 'taken'
+
+
 def test_latched_weights_that_come_again_are_no_attack(gate: Callable[..., Gate]) -> None:
     door, sent = gate(), weights_of(Signer(KEY, 100), 3)
     assert [reason(door, sent), reason(door, sent)] == ['taken', 'known']
