@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f'--out {options.out} exists already: remove it or choose another name')
     road_map = RoadMap.from_file(map_file(options.map))
     start = _start(road_map, options.spawn_point, options.start)
-    poses = read_poses(options.poses) if options.poses else record(options.topic, options.seconds)
+    poses = (read_poses(options.poses) if options.poses
+             else record(options.topic, options.seconds)[0])
     poses = thinned(poses)
     poses[:, :2] += options.centre_ahead * np.column_stack([np.cos(poses[:, 2]),
                                                             np.sin(poses[:, 2])])
@@ -67,6 +68,10 @@ def run(options: argparse.Namespace) -> int:
     if ground is not None:
         lane = road_map.lane_ahead(start, FARTHEST)
         on_ground = length_on_ground(to_vehicle_frame(lane, fit.origin), ground)
+        if on_ground <= 0.0:
+            raise ValueError(
+                f'--ground: the lane begins outside of it, at x {poses[0][0]:.1f}, y '
+                f'{poses[0][1]:.1f} m of the odometry; give its middle, angle and sizes there')
         print(f'on the ground  {on_ground:.0f} m of the lane from its start on')
     if options.out is not None:
         write_parameters(options.out, options.map, fit.origin, options.centre_ahead, ground)

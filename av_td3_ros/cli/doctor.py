@@ -29,7 +29,7 @@ from av_td3_ros.ros.checks.machine import check_machine
 from av_td3_ros.ros.graph import has_simulator, profiles, session_nodes
 from av_td3_ros.td3 import Policy
 
-MARKS = {'ok': 'green', 'warning': 'yellow', 'error': 'bold red'}
+MARKS = {'ok': 'green', 'skipped': 'dim', 'warning': 'yellow', 'error': 'bold red'}
 STEP = 'world.fixed_delta_seconds'
 STEERING = 'command.steering_range'
 INFERENCES = 20
@@ -168,7 +168,7 @@ def _print(findings: Sequence[Finding]) -> None:
         console.print(line)
     counts = {level: sum(one.level == level for one in findings) for level in LEVELS}
     console.print(Text(f'{counts["error"]} errors, {counts["warning"]} warnings, '
-                       f'{counts["ok"]} ok', MARKS[worst(findings)]))
+                       f'{counts["skipped"]} skipped, {counts["ok"]} ok', MARKS[worst(findings)]))
 
 
 def _write(options: argparse.Namespace, findings: Sequence[Finding]) -> None:

@@ -57,9 +57,12 @@ class Evaluation:
         with contextlib.ExitStack() as stack:
             monitor = Monitor('evaluator', self._domain)
             monitor.on_episode(environment.topic('~/output/episode_summary'), heard.episode)
-            monitor.on_collision(environment.topic('~/input/collision'), heard.collision)
-            monitor.on_lane_invasion(environment.topic('~/input/lane_invasion'),
-                                     heard.lane_invasion)
+            for role, hear in (('~/input/collision', lambda topic: monitor.on_collision(
+                                   topic, heard.collision)),
+                               ('~/input/lane_invasion', lambda topic: monitor.on_lane_invasion(
+                                   topic, heard.lane_invasion))):
+                if role in environment.remaps:  # nobody senses these on a real vehicle
+                    hear(environment.topic(role))
             odometry = environment.topic('~/input/odometry')
             monitor.on_odometry(odometry, heard.odometry)
             # Episodes begin once this is subscribed to: nothing is missed of the first.

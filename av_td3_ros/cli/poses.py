@@ -18,6 +18,7 @@ from av_td3_ros.paths import write_whole
 
 SPACING = 0.5  # m between two poses that are kept of a drive
 COLUMNS = ('x', 'y', 'yaw')
+FRAME = '# frame: '
 
 
 def read_poses(file: Path) -> FloatArray:
@@ -36,23 +37,37 @@ def read_poses(file: Path) -> FloatArray:
     return poses
 
 
-def record(topic: str, seconds: float) -> FloatArray:
-    """Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`."""
+def frame_of(file: Path) -> str:
+    """Return the frame that a file of poses names, '' when it names none."""
+    first = file.read_text(encoding='utf-8').partition('\n')[0]
+    return first.removeprefix(FRAME).strip() if first.startswith(FRAME) else ''
+
+
+def record(topic: str, seconds: float) -> tuple[FloatArray, str]:
+    """
+    Return (N, 3) what comes on an odometry topic until Ctrl-C or for `seconds`, and its frame.
+
+    Raises ValueError when nothing comes.
+    """
     from nav_msgs.msg import Odometry
 
     from av_td3_ros.ros import qos
     from av_td3_ros.ros.conversions import from_odometry
 
     poses: list[tuple[float, float, float]] = []
+    frame = ''
 
     def hear(message: Odometry) -> None:
+        nonlocal frame
         try:
             vehicle = from_odometry(message)
         except ValueError as error:
             print(f'left out: {error}')
             return
         if not poses:
-            print(f'it comes, first from x {vehicle.x:.1f}, y {vehicle.y:.1f} m', flush=True)
+            print(f'it comes, first from x {vehicle.x:.1f}, y {vehicle.y:.1f} m of frame '
+                  f'{message.header.frame_id!r}', flush=True)
+        frame = message.header.frame_id
         poses.append((vehicle.x, vehicle.y, vehicle.yaw))
 
     with joined('poses') as node:
@@ -62,7 +77,7 @@ def record(topic: str, seconds: float) -> FloatArray:
     if not poses:
         raise ValueError(f'--topic {topic}: no odometry came; `ros2 topic list` shows what there '
                          'is, ROS_DOMAIN_ID must be that of the vehicle')
-    return np.array(poses, np.float64)
+    return np.array(poses, np.float64), frame
 
 
 def thinned(poses: FloatArray) -> FloatArray:
@@ -74,9 +89,10 @@ def thinned(poses: FloatArray) -> FloatArray:
     return np.array(kept)
 
 
-def write_poses(file: Path, poses: FloatArray) -> None:
-    """Write (N, 3) x, y, yaw as a .csv file that `read_poses` takes."""
-    lines = [','.join(COLUMNS), *(','.join(f'{value:.4f}' for value in pose) for pose in poses)]
+def write_poses(file: Path, poses: FloatArray, frame: str) -> None:
+    """Write (N, 3) x, y, yaw in a frame as a .csv file that `read_poses` takes."""
+    lines = [f'{FRAME}{frame}', ','.join(COLUMNS),
+             *(','.join(f'{value:.4f}' for value in pose) for pose in poses)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, '\n'.join(lines) + '\n')
 
@@ -109,5 +125,6 @@ def spin(node: Any, seconds: float) -> None:
 
 
 def _csv_rows(lines: list[str]) -> list[Any]:
+    lines = [one for one in lines if not one.startswith('#')]
     has_names = any(one.strip() in COLUMNS for one in lines[0].split(',')) if lines else False
     return list(csv.DictReader(lines, skipinitialspace=True) if has_names else csv.reader(lines))

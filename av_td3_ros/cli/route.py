@@ -5,7 +5,15 @@ import argparse
 import math
 from pathlib import Path
 
-from av_td3_ros.cli.poses import joined, read_poses, record, spin, thinned, write_poses
+from av_td3_ros.cli.poses import (
+    frame_of,
+    joined,
+    read_poses,
+    record,
+    spin,
+    thinned,
+    write_poses,
+)
 from av_td3_ros.cli.session import VEHICLE
 from av_td3_ros.driving.route.geometry import FloatArray, Pose, arc_lengths
 from av_td3_ros.ros.graph import profiles, vehicle_nodes
@@ -29,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help='whose topic the route goes to (default %(default)s)')
     publishing.add_argument('--vehicle', default=VEHICLE, metavar='NAME',
                             help='role name of the vehicle (default %(default)s)')
-    publishing.add_argument('--frame', default='map', metavar='FRAME',
-                            help='frame of the poses (default %(default)s)')
+    publishing.add_argument('--frame', metavar='FRAME',
+                            help='frame of the poses (default: what the file says, else map)')
     publishing.add_argument('--seconds', type=float, default=math.inf, metavar='S',
                             help='how long to keep it there (default: until Ctrl-C)')
 
@@ -43,14 +51,17 @@ def run(options: argparse.Namespace) -> int:
         if options.out.exists():
             raise ValueError(f'--out {options.out} exists already: remove it or choose another '
                              'name')
-        poses = thinned(record(options.topic, options.seconds))
-        write_poses(options.out, poses)
-        print(f'{options.out}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m')
+        driven, frame = record(options.topic, options.seconds)
+        poses = thinned(driven)
+        write_poses(options.out, poses, frame)
+        print(f'{options.out}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m, frame '
+              f'{frame!r}')
         return 0
     poses = read_poses(options.poses)
     if len(poses) < 2:
         raise ValueError(f'--poses {options.poses}: a route has two poses at least')
-    publish(poses, options.profile, options.vehicle, options.frame, options.seconds)
+    frame = options.frame or frame_of(options.poses) or 'map'
+    publish(poses, options.profile, options.vehicle, frame, options.seconds)
     return 0
 
 
@@ -73,6 +84,6 @@ def publish(poses: FloatArray, profile: str, vehicle: str, frame: str, seconds: 
         message.poses = [PoseStamped(header=message.header, pose=to_pose_message(Pose(*pose)))
                          for pose in poses.tolist()]
         publisher.publish(message)
-        print(f'{topic}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m, until Ctrl-C',
-              flush=True)
+        print(f'{topic}: {len(poses)} poses, {arc_lengths(poses)[-1]:.1f} m, frame {frame!r}, '
+              'until Ctrl-C', flush=True)
         spin(node, seconds)

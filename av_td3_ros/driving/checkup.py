@@ -24,9 +24,9 @@ from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.route.geometry import wrap_angle
 from av_td3_ros.driving.route.tracker import RouteTracker
 
-Level = Literal['ok', 'warning', 'error']
+Level = Literal['ok', 'skipped', 'warning', 'error']
 Floats = npt.NDArray[np.float64]
-LEVELS: tuple[Level, ...] = ('ok', 'warning', 'error')
+LEVELS: tuple[Level, ...] = ('ok', 'skipped', 'warning', 'error')
 
 AGE_WARNING = 0.15      # s between stamp and arrival
 AGE_ERROR = 0.5         # s; at 5 m/s the vehicle is 2.5 m further by then
@@ -222,7 +222,8 @@ def judge_motion(states: Sequence[VehicleState]) -> Finding:
     check = 'odometry motion'
     windows = _windows(states)
     if not windows:
-        return Finding(check, 'ok', 'stands still: units and frame of the twist cannot be told',
+        return Finding(check, 'skipped',
+                       'stands still: units and frame of the twist cannot be told',
                        'run this check again while the vehicle rolls faster than '
                        f'{MOVING:g} m/s')
     # Columns: way in the frame of the poses, the same in the vehicle's frame, what twist says.
@@ -331,8 +332,8 @@ def judge_camera_view(calibration: Calibration, settings: CameraViewSettings, si
     try:
         if not settings.calibrate:
             if recorded is None:
-                return [Finding(check, 'ok', 'not compared: the camera of the training is not '
-                                'known without a policy')]
+                return [Finding(check, 'skipped', 'the camera of the training is not known '
+                                'without a policy', 'name it: --policy')]
             said = compare_cameras(recorded, uncalibrated_camera(calibration, settings.mounting))
             well = "mounted and wide as the training's (camera.mounting)"
         else:

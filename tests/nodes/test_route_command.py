@@ -27,6 +27,7 @@ def test_what_is_driven_is_recorded_and_published(peer: Peer, tmp_path: Path) ->
     def drive_on() -> None:
         step = len(sent)
         message = Odometry()
+        message.header.frame_id = 'ground'
         message.header.stamp.nanosec = step * 1_000_000
         message.pose.pose.position.x = 0.1 * step
         message.pose.pose.orientation.w = 1.0
@@ -48,7 +49,7 @@ def test_what_is_driven_is_recorded_and_published(peer: Peer, tmp_path: Path) ->
     publishing = subprocess.Popen(
         [sys.executable, '-m', 'av_td3_ros.cli.main', 'route', 'publish', '--poses', str(file)])
     route = heard.next()
-    assert route.header.frame_id == 'map'
+    assert route.header.frame_id == 'ground'
     assert [one.pose.position.x for one in route.poses] == pytest.approx(poses[:, 0].tolist())
     publishing.send_signal(signal.SIGINT)
     assert await_that(lambda: publishing.poll() is not None, 'the end of the command')

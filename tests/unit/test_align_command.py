@@ -49,7 +49,7 @@ def test_a_drive_becomes_the_parameters_of_the_nodes(
     file.write_text(json.dumps(drive()) if suffix == 'json' else '\n'.join(
         ['x, y, yaw', *(', '.join(map(str, pose)) for pose in drive())]))
     assert align(monkeypatch, '--poses', file, '--spawn-point', START, '--out', out, '--ground',
-                 '30', '0', '90', '300', '200') == 0
+                 '200', '-300', '90', '300', '200') == 0
     said = capsys.readouterr().out
     assert 'residuals      rms 0.0' in said and 'of the lane' in said
     written = yaml.safe_load(out.read_text())
@@ -58,7 +58,7 @@ def test_a_drive_becomes_the_parameters_of_the_nodes(
         external = from_mapping(SETTINGS[node], values).external
         assert external.start.origin.distance(ORIGIN.x, ORIGIN.y) < 0.05
         assert external.start.yaw == pytest.approx(ORIGIN.yaw, abs=2e-3)
-        assert (external.ground.x, external.ground.length) == (30.0, 300.0)
+        assert (external.ground.x, external.ground.length) == (200.0, 300.0)
         assert external.ground.yaw == pytest.approx(math.pi / 2)
     assert written['/**/simulator_node']['ros__parameters']['world'] == {'map': 'winding'}
     assert align(monkeypatch, '--poses', file, '--out', out) == 1
@@ -97,6 +97,12 @@ def test_impossible_options_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert '--spawn-point 9999' in capsys.readouterr().err
     assert align(monkeypatch, '--poses', file, '--ground', 0, 0, 0, 10, 0) == 1
     assert 'no rectangle' in capsys.readouterr().err
+    out = tmp_path / 'ground.yaml'
+    way = [[0.5 * step, 0.0, 0.0] for step in range(80)]
+    file.write_text(json.dumps(way))
+    assert align(monkeypatch, '--poses', file, '--ground', 1000, 0, 0, 26, 12, '--out', out) == 1
+    assert 'the lane begins outside of it, at x 0.0, y 0.0 m' in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_poses_without_names_are_x_y_yaw_and_standing_still_counts_once(tmp_path: Path) -> None:

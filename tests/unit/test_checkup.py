@@ -148,7 +148,7 @@ def test_motion_is_what_the_poses_say() -> None:
 
 def test_of_a_standing_vehicle_motion_says_nothing() -> None:
     found = checkup.judge_motion(drive(speed=0.0, turning=0.0))
-    assert found.level == 'ok' and 'stands still' in found.found and 'again' in found.remedy
+    assert found.level == 'skipped' and 'stands still' in found.found and 'again' in found.remedy
 
 
 def test_a_teleport_is_no_motion() -> None:
@@ -209,7 +209,7 @@ def test_calibration() -> None:
 def test_the_camera_of_the_training() -> None:
     recorded, here = ViewSettings(), MountingSettings(pitch=ViewSettings().pitch)
     like = CameraViewSettings(mounting=here)
-    assert checkup.judge_camera_view(calibration(), like, 84, None)[0].level == 'ok'
+    assert checkup.judge_camera_view(calibration(), like, 84, None)[0].level == 'skipped'
     assert checkup.judge_camera_view(calibration(), like, 84, recorded)[0].level == 'ok'
     (narrow,) = checkup.judge_camera_view(calibration(fx=300.0), like, 84, recorded)
     assert narrow.level == 'warning' and '(33.9 deg) narrower' in narrow.found
@@ -229,6 +229,7 @@ def test_the_camera_of_the_training() -> None:
 
 
 def test_the_worst_of_findings() -> None:
-    ok, warning, error = (checkup.Finding('a', level, '') for level in checkup.LEVELS)
+    ok, skipped, warning, error = (checkup.Finding('a', level, '') for level in checkup.LEVELS)
     assert checkup.worst([]) == checkup.worst([ok]) == 'ok'
+    assert checkup.worst([skipped, ok]) == 'skipped'
     assert checkup.worst([ok, error, warning]) == 'error'
