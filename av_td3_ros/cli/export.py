@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--key', metavar='FILE', default='',
                         help='private key that signs it, of `av-td3 key create` (default: '
                              f'{KEY_FILE} where it is there; else it is not signed)')
+    parser.add_argument('--onnx', action='store_true',
+                        help='also write actor.onnx, for whatever runs ONNX: frames uint8 '
+                             '(1, F, H, W) and state float32 (1, S) in, action float32 (1, 2) out')
     parser.add_argument('--debug', action='store_true', help='show tracebacks')
 
 
@@ -42,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
     key = load_key(file) if options.key or file.exists() else None
     folder = export_policy(policy, options.out, settings, training_command(policy),
                            functools.partial(signature_of, key) if key else None)
+    if options.onnx:
+        from av_td3_ros.td3.onnx_actor import to_onnx  # a heavy import
+
+        (folder / 'actor.onnx').write_bytes(to_onnx(policy.actor).SerializeToString())
     size = sum(path.stat().st_size for path in folder.iterdir())
     signed = f'signed by key {key.public.fingerprint}' if key else 'not signed'
     print(f'{policy.path} -> {folder} ({size / 1e6:.1f} MB, {signed})')

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -163,6 +165,20 @@ def test_an_exported_policy_drives_as_its_run(av_td3: Callable[..., Any], run: P
     assert found[0]['episodes'] == found[1]['episodes']
     assert [found[0][key] for key in ('mask', 'world', 'vehicles')] == ['vector', 'cluttered', 3]
     assert [one['name'] for one in found] == ['run', 'sent']
+
+
+def test_an_exported_onnx_file_acts_as_the_policy(av_td3: Callable[..., Any], run: Path,
+                                                  tmp_path: Path) -> None:
+    status, _, error = av_td3('export', '--policy', run, '--out', 'sent', '--onnx')
+    assert status == 0, error
+    actor = load_policy(tmp_path / 'sent').actor
+    n = actor.network
+    frames = np.random.default_rng(0).integers(
+        0, 256, (n.frames, n.frame_size, n.frame_size), np.uint8)
+    state = np.linspace(-1.0, 1.0, n.state_size, dtype=np.float32)
+    model = onnxruntime.InferenceSession(tmp_path / 'sent' / 'actor.onnx')
+    (action,) = model.run(None, {'frames': frames[None], 'state': state[None]})
+    assert action[0] == pytest.approx(actor.act(frames, state), abs=1e-5)
 
 
 def test_the_evaluation_is_shown_written_and_drawn(av_td3: Callable[..., Any], tmp_path: Path
