@@ -24,6 +24,7 @@ from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
+from av_td3_ros.td3.onnx_actor import OnnxActor
 from av_td3_ros.td3.policy import load_policy
 from av_td3_ros.td3.weights import WeightsError
 from av_td3_ros.trust.gate import Gate, TrustSettings
@@ -45,6 +46,8 @@ class PolicySettings:
                            'empty: a network drawn from the seed, until the learner sends one')
     seed: int = setting(0, 'seed of exploration and of an untrained network', minimum=0,
                         maximum=2**31 - 1)
+    engine: str = setting('onnx', 'what computes the actions: ONNX Runtime, several times as fast '
+                          'on a processor, or torch itself', choices=('onnx', 'torch'))
     threads: int = setting(1, 'threads of one inference', minimum=1, maximum=64)
     mask: str = setting(NO_MASK, 'what is hidden from the actor: image blackens the frames, '
                         'vector zeroes the state vector but the speed', choices=MASKS, live=True)
@@ -71,12 +74,13 @@ class PolicyNode(LifecycleNode):
         torch.manual_seed(s.seed)
         self.refusal: Exception | None = None
         self._is_active = False
-        self._actor = Actor(s.network).eval()
+        self._actor: Actor | OnnxActor = Actor(s.network).eval()
+        self._onnx: OnnxActor | None = None
         self._version = 0
         self._pursuit = PursuitDriver(s.pursuit)
         self._exploration = Exploration(s.exploration, s.seed)
         self._steps = 0
-        self._next: tuple[Actor, int] | None = None
+        self._next: tuple[Actor | OnnxActor, int] | None = None
         self._refused, self._trace = Throttle(), Trace(s.trace)
         self._gate = Gate(s.trust, s.network)
         for words in self._gate.warnings():
@@ -112,6 +116,8 @@ class PolicyNode(LifecycleNode):
     def _configure(self) -> None:
         if self.settings.weights:
             self._load_file(Path(self.settings.weights))
+        if isinstance(self._actor, Actor):
+            self._actor = self._fast(self._actor)
         self._think(self._actor)  # the first inference is slow: not while the vehicle waits
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -221,8 +227,9 @@ class PolicyNode(LifecycleNode):
                 continue
             actor = Actor(self.settings.network).eval()
             actor.load_state_dict(tensors)
+            driver = self._fast(actor)
             with self._arrival:
-                self._next = actor, message.version
+                self._next = driver, message.version
                 self._arrived_at = time.monotonic()
 
     # -- health
@@ -272,7 +279,15 @@ class PolicyNode(LifecycleNode):
                              f'node has {self.settings.network}: set network.* alike')
         self._actor, self._version = policy.actor, policy.version
 
-    def _think(self, actor: Actor) -> None:
+    def _fast(self, actor: Actor) -> Actor | OnnxActor:
+        """Return the actor on the engine that is asked for."""
+        if self.settings.engine == 'torch' or self.settings.driver != 'policy':
+            return actor
+        self._onnx = (OnnxActor(actor, self.settings.threads) if self._onnx is None
+                      else self._onnx.renewed(actor))
+        return self._onnx
+
+    def _think(self, actor: Actor | OnnxActor) -> None:
         n = self.settings.network
         actor.act(np.zeros((n.frames, n.frame_size, n.frame_size), np.uint8),
                   np.zeros(n.state_size, np.float32))

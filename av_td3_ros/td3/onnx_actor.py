@@ -26,7 +26,7 @@ def to_onnx(actor: Actor) -> onnx.ModelProto:
     model = copy.deepcopy(actor).cpu().float().eval()
     seen = (torch.zeros(1, n.frames, n.frame_size, n.frame_size, dtype=torch.uint8),
             torch.zeros(1, n.state_size))
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # which it takes, whatever its annotation says
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the exporter about itself
         torch.onnx.export(model, seen, file, input_names=['frames', 'state'],
