@@ -41,7 +41,8 @@ def configured(config: Config, candidate: Candidate, map_name: str, seed: int) -
         config = config.with_values({
             'simulator_node': {'world.map': map_name, 'command_timeout': 2.0 * PATIENCE},
             'environment_node': {'reset_timeout': PATIENCE},
-            'control_node': {'action_timeout': PATIENCE}})
+            'control_node': {'action_timeout': PATIENCE},
+            'policy_node': {'engine': 'torch'}})  # which --in-process computes with as well
     return config.with_values({
         'simulator_node': {'seed': seed},
         'environment_node': {
