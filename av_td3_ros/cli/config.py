@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from av_td3_ros.nodes.control_node import ControlSettings
+from av_td3_ros.driving.command.control_settings import ControlSettings
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.nodes.inspection_node import InspectionSettings
 from av_td3_ros.nodes.mirror_node import MirrorSettings

@@ -10,7 +10,6 @@ from std_msgs.msg import Header
 from av_td3_ros.driving.command.ackermann import AckermannSettings, from_ackermann, to_ackermann
 from av_td3_ros.driving.command.control import Action, CommandSettings, from_carla, to_carla
 
-OUTPUTS = ('carla', 'ackermann')
 Command = CarlaEgoVehicleControl | AckermannDriveStamped
 
 

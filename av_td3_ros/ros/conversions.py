@@ -18,11 +18,12 @@ from sensor_msgs.msg import CameraInfo
 
 from av_td3_ros.driving.camera.calibration import Calibration, Region
 from av_td3_ros.driving.episode.metrics import EpisodeMetrics
-from av_td3_ros.driving.perception.vehicle_state import VehicleState
+from av_td3_ros.driving.perception.vehicle_state import MeasurementError, VehicleState
 from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.td3.weights import ActorWeights
 
 FARTHEST = 1e6  # m from the map's origin
+NOT_ONE = 0.05  # by which the length of an orientation may differ from 1
 
 
 def to_nanoseconds(stamp: Time) -> int:
@@ -95,6 +96,21 @@ def from_odometry(message: Odometry) -> VehicleState:
     return VehicleState(to_nanoseconds(message.header.stamp), position.x, position.y,
                         to_yaw(message.pose.pose.orientation),
                         twist.linear.x, twist.linear.y, twist.angular.z)
+
+
+def from_vehicle_odometry(message: Odometry) -> VehicleState:
+    """
+    Return the odometry of a real vehicle, which may be anything, as the vehicle's state.
+
+    Raises MeasurementError when a number is not finite or the orientation is none.
+    """
+    vehicle = from_odometry(message)
+    rotation = message.pose.pose.orientation
+    size = math.hypot(rotation.x, rotation.y, rotation.z, rotation.w)
+    if abs(size - 1.0) > NOT_ONE:
+        raise MeasurementError(f'its orientation has the length {size:.3f} instead of 1: is it '
+                               'set at all?')
+    return vehicle
 
 
 def to_bytes(values: NDArray[np.uint8] | bytes | bytearray) -> array.array[int]:

@@ -3,6 +3,11 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 
 def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, durability=durability,
@@ -15,6 +20,8 @@ LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, als
 # Best effort, which a real vehicle may send with, and which no reliable subscription hears.
 VEHICLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                      reliability=ReliabilityPolicy.BEST_EFFORT)
+ANY = (SENSOR, VEHICLE)  # together they hear every publisher, and a reliable one reliably
+QUIET = SubscriptionEventCallbacks(use_default_callbacks=False)  # of publishers that do not fit
 EVENT = _reliable(100)  # collisions, episode summaries: few, none may be missed
 TRANSITION = _reliable(2000)  # a learner that stalls for seconds loses none
 STATUS = LATCHED

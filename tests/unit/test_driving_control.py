@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from av_td3_ros.driving.command.ackermann import AckermannSettings
 from av_td3_ros.driving.command.control import (
     CarlaCommand,
     CommandSettings,
@@ -83,6 +85,50 @@ def test_controlled_stop_holds_the_steering_then_centres_it() -> None:
     assert steers[-1] == 0.0
 
 
+def test_the_brake_of_a_stop_grows_at_its_own_rate_whatever_the_clock() -> None:
+    ramp = dataclasses.replace(SETTINGS, stop_rate=2.0)
+    for dt, least in ((0.02, 0.04), (10.0, 0.1), (0.0, 0.02), (-5.0, 0.02), (math.nan, 0.02)):
+        action, brakes = (0.4, 1.0), [0.0]  # from full throttle
+        for _ in range(40):
+            action = brake_action(action, 0.0, dt, ramp)
+            brakes.append(-float(action[1]))
+        assert brakes[1] == pytest.approx(max(least, 0.05))
+        assert all(after - before > 0.99 * least or after == pytest.approx(0.6)
+                   for before, after in itertools.pairwise(brakes))
+        assert brakes[-1] == pytest.approx(0.6)
+    # Harder braking than that is eased, not let go.
+    assert brake_action((0.0, -1.0), 0.0, 0.05, ramp)[1] == pytest.approx(-0.9)
+
+
+@pytest.mark.parametrize(('previous', 'wanted', 'allowed'), [
+    (0.0, 1.0, 0.1), (0.5, -1.0, 0.4), (-0.5, 1.0, -0.4), (0.05, -0.02, -0.02)])
+def test_acceleration_changes_no_faster_than_its_rate(previous: float, wanted: float,
+                                                      allowed: float) -> None:
+    slow = dataclasses.replace(SETTINGS, acceleration_rate=2.0)
+    assert applied((0.0, wanted), previous=(0.0, previous), settings=slow) == [0.0, allowed]
+
+
+def test_jerk_is_limited_in_the_units_of_the_vehicle() -> None:
+    vehicle = AckermannSettings(max_acceleration=2.0, max_deceleration=5.0, max_jerk=10.0).pedals
+    # 10 m/s^3 for 0.05 s are 0.5 m/s^2: of 2 m/s^2 throttle and of 5 m/s^2 brake.
+    for previous, wanted, allowed in ((0.0, 1.0, 0.25), (0.0, -1.0, -0.1), (0.25, -1.0, 0.0),
+                                      (0.1, -1.0, -0.06), (-0.06, 1.0, 0.1)):
+        result = limit_action((0.0, wanted), (0.0, previous), 5.0, 0.05, SETTINGS, vehicle)
+        assert result[1] == pytest.approx(allowed, abs=1e-6)
+
+
+def test_the_speed_limit_is_kept_at_any_jerk() -> None:
+    slow = dataclasses.replace(SETTINGS, acceleration_rate=0.1)
+    assert applied((0.0, 1.0), previous=(0.0, 1.0), speed=12.0, settings=slow) == [0.0, -0.3]
+
+
+def test_the_policy_s_pedals_may_be_limited() -> None:
+    mild = dataclasses.replace(SETTINGS, throttle_limit=0.4, brake_limit=0.3)
+    assert applied((0.0, 1.0), settings=mild) == [0.0, 0.4]
+    assert applied((0.0, -1.0), settings=mild) == [0.0, -0.3]
+    assert brake_action((0.0, 0.0), 0.0, 0.05, mild)[1] == pytest.approx(-0.6)  # a stop is a stop
+
+
 def test_stop_without_a_history_goes_straight() -> None:
     np.testing.assert_allclose(brake_action(), [0.0, -0.6])
 
@@ -114,13 +160,16 @@ def test_carla_command_of_no_number_is_refused() -> None:
 @pytest.mark.parametrize('field', [field.name for field in dataclasses.fields(CommandSettings)])
 def test_every_setting_changes_a_command(field: str) -> None:
     check(SETTINGS)
-    changed = dataclasses.replace(SETTINGS, **{field: getattr(SETTINGS, field) * 0.5})
+    rates = dataclasses.replace(SETTINGS, acceleration_rate=10.0, stop_rate=8.0)
+    changed = dataclasses.replace(rates, **{field: getattr(rates, field) * 0.5})
 
     def commands(settings: CommandSettings) -> list[list[float]]:
         limited = [limit_action((1.0, 1.0), CENTRED, speed, 0.05, settings)
                    for speed in (5.0, 10.2, 13.0)]
+        limited += [limit_action((0.0, wanted), (0.0, wanted), 5.0, 0.05, settings)
+                    for wanted in (-1.0, 1.0)]
         stopped = brake_action((0.5, 0.0), 0.7, 0.05, settings)
         sent = to_carla((0.5, 0.0), settings).steer
         return [*(one.tolist() for one in [*limited, stopped]), [sent]]
 
-    assert commands(changed) != commands(SETTINGS)
+    assert commands(changed) != commands(rates)

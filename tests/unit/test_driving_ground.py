@@ -9,12 +9,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from av_td3_ros.driving.perception.obstacles import NOTHING_AHEAD, Ahead
+from av_td3_ros.driving.perception.odometry_gate import jump_reason
 from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.proving_ground.ground import (
     GroundSettings,
     collision_reason,
     edge_reason,
-    jump_reason,
     stopping_distance,
 )
 
@@ -153,8 +153,8 @@ def test_what_was_not_seen_moving_is_taken_to_stand() -> None:
 def test_a_vehicle_that_is_somewhere_else_at_once_is_not_driven_on() -> None:
     before = at(0.0, 0.0, speed=8.0)
     after = dataclasses.replace(before, x=0.16, stamp_ns=20_000_000)
-    assert jump_reason(None, before, GROUND) == ''
-    assert jump_reason(before, after, GROUND) == ''
-    assert jump_reason(before, dataclasses.replace(after, stamp_ns=10**9), GROUND) == ''
-    assert jump_reason(before, dataclasses.replace(after, y=3.0), GROUND) == (
+    assert jump_reason(None, before, GROUND.max_jump) == ''
+    assert jump_reason(before, after, GROUND.max_jump) == ''
+    assert jump_reason(before, dataclasses.replace(after, stamp_ns=10**9), GROUND.max_jump) == ''
+    assert jump_reason(before, dataclasses.replace(after, y=3.0), GROUND.max_jump) == (
         'the odometry jumped: 3.0 m in 0.02 s, of which its speed explains 0.2 m')

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.command.control import Action
+from av_td3_ros.driving.command.control import Action, Pedals
 from av_td3_ros.settings import setting
 
 COASTING = 0.02  # an acceleration below this share means: neither throttle nor brake
@@ -32,8 +32,13 @@ class AckermannSettings:
         1.0, 'time in s ahead whose speed is asked for while accelerating',
         minimum=0.05, maximum=10.0)
     max_jerk: float = setting(
-        0.0, 'jerk in m/s^3 that is asked for; 0: as quickly as possible', minimum=0.0,
-        maximum=100.0)
+        0.0, 'jerk in m/s^3 that is asked for, and that the accelerations which the policy asks '
+        'for change with at most; 0: as quickly as possible', minimum=0.0, maximum=100.0)
+
+    @property
+    def pedals(self) -> Pedals:
+        """Return what an acceleration of -1 to 1 stands for."""
+        return Pedals(self.max_acceleration, self.max_deceleration, self.max_jerk or math.inf)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

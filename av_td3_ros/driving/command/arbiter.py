@@ -7,7 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from av_td3_ros.driving.command.authority import Authority, Driver
-from av_td3_ros.driving.command.control import Action, CommandSettings, brake_action, limit_action
+from av_td3_ros.driving.command.control import (
+    Action,
+    CommandSettings,
+    Pedals,
+    brake_action,
+    limit_action,
+)
 
 PERIOD = 0.05  # s: what passes for the time since the action before the first one
 
@@ -31,13 +37,20 @@ class Arbiter:
     counted in it. `applied` is the action, float32[2], that was applied last.
     """
 
-    def __init__(self, settings: CommandSettings, authority: Authority) -> None:
-        """Begin with nothing applied; both may be changed from outside."""
+    def __init__(self, settings: CommandSettings, authority: Authority,
+                 pedals: Pedals | None = None) -> None:
+        """Begin with nothing applied; settings and authority may be changed from outside."""
         self.settings, self.authority = settings, authority
         self.applied: Action = np.zeros(2, np.float32)
+        self._pedals = pedals or Pedals()
         self._applied_ns: int | None = None
         self._braking_since_ns: int | None = None
         self._human: Action | None = None
+
+    @property
+    def knows_human(self) -> bool:
+        """Say whether it is known what a human driver commands."""
+        return self._human is not None
 
     def set_down(self) -> None:
         """Forget what was applied: the vehicle was set down elsewhere."""
@@ -51,7 +64,7 @@ class Arbiter:
         """Apply what the policy wants at a speed in m/s, as far as the limits allow."""
         self._braking_since_ns = None
         return self._apply(limit_action(action, self.applied, speed, self._elapsed(now_ns),
-                                        self.settings), now_ns)
+                                        self.settings, self._pedals), now_ns)
 
     def act(self, now_ns: int) -> tuple[Action, Source]:
         """Apply what there is without the policy: a human's command, or a stop."""

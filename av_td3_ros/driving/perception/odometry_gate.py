@@ -1,6 +1,8 @@
 """Which odometry of a real vehicle is to be trusted, and which of it gets an image."""
 from __future__ import annotations
 
+import math
+
 from av_td3_ros.driving.perception.vehicle_state import MeasurementError, VehicleState
 
 
@@ -37,6 +39,25 @@ class OdometryGate:
                 f'its stamp is {(self._newest_ns - vehicle.stamp_ns) * 1e-9:.3f} s behind the '
                 'newest one: is there more than one source?')
         self._newest_ns = vehicle.stamp_ns
+
+
+def jump_reason(before: VehicleState | None, vehicle: VehicleState, max_jump: float) -> str:
+    """
+    Return why odometry is not to be driven on, '' where it is.
+
+    It must not have moved more than `max_jump` m farther than its speed says.
+    """
+    if before is None:
+        return ''
+    dt = (vehicle.stamp_ns - before.stamp_ns) * 1e-9
+    travelled = 0.5 * dt * (math.hypot(before.speed, before.lateral_speed)
+                            + math.hypot(vehicle.speed, vehicle.lateral_speed))
+    moved = math.hypot(vehicle.x - before.x, vehicle.y - before.y)
+    # Less than the speed says is a vehicle in a curve or after a gap; only more is impossible.
+    if moved - travelled <= max_jump:
+        return ''
+    return (f'the odometry jumped: {moved:.1f} m in {dt:.2f} s, of which its speed explains '
+            f'{travelled:.1f} m')
 
 
 class Pace:

@@ -95,22 +95,6 @@ def collision_reason(vehicle: VehicleState, ahead: Ahead, settings: GroundSettin
             f'{needed:.1f} m')
 
 
-def jump_reason(before: VehicleState | None, vehicle: VehicleState, settings: GroundSettings
-                ) -> str:
-    """Return why odometry is not to be driven on: it moved otherwise than its speed says."""
-    if before is None:
-        return ''
-    dt = (vehicle.stamp_ns - before.stamp_ns) * 1e-9
-    travelled = 0.5 * dt * (math.hypot(before.speed, before.lateral_speed)
-                            + math.hypot(vehicle.speed, vehicle.lateral_speed))
-    moved = math.hypot(vehicle.x - before.x, vehicle.y - before.y)
-    # Less than the speed says is a vehicle in a curve or after a gap; only more is impossible.
-    if moved - travelled <= settings.max_jump:
-        return ''
-    return (f'the odometry jumped: {moved:.1f} m in {dt:.2f} s, of which its speed explains '
-            f'{travelled:.1f} m')
-
-
 def length_on_ground(points: FloatArray, settings: GroundSettings) -> float:
     """Return how many m of a route (N, 2) in the ground frame lie on the ground without a gap."""
     off = [_outside(point[None], settings) > 0.0 for point in points]

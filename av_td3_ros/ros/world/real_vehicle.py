@@ -2,31 +2,28 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from av_td3_ros.driving.perception.odometry_gate import OdometryGate
+from av_td3_ros.driving.perception.odometry_gate import OdometryGate, jump_reason
 from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.proving_ground.alignment import StartSettings, at_centre, to_map
 from av_td3_ros.driving.proving_ground.ground import (
     GroundSettings,
     edge_reason,
-    jump_reason,
     length_on_ground,
 )
 from av_td3_ros.driving.route.geometry import FloatArray, to_vehicle_frame
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_odometry
+from av_td3_ros.ros.conversions import from_vehicle_odometry
 from av_td3_ros.ros.diagnostics import WARN, Meter, Reading, stream
 from av_td3_ros.ros.runtime import Throttle
 from av_td3_ros.settings import group, setting
 
 SILENCE = 0.5   # s without odometry after which something is wrong
-NOT_ONE = 0.05  # by which the length of an orientation may differ from 1
 REPEATED = 0.1  # s of wall time at least between two requests to stop
 
 
@@ -102,12 +99,7 @@ class RealVehicle:
 
     def _on_odometry(self, message: Odometry) -> None:
         try:
-            vehicle = from_odometry(message)
-            rotation = message.pose.pose.orientation
-            size = math.hypot(rotation.x, rotation.y, rotation.z, rotation.w)
-            if abs(size - 1.0) > NOT_ONE:
-                raise ValueError(f'its orientation has the length {size:.3f} instead of 1: is it '
-                                 'set at all?')
+            vehicle = from_vehicle_odometry(message)
         except ValueError as error:
             self.gate.broken()
             self._refuse(error)
@@ -121,7 +113,7 @@ class RealVehicle:
         self._ages.note((now_ns - vehicle.stamp_ns) * 1e-9)
         s = self._settings
         vehicle = at_centre(vehicle, s.centre_ahead)
-        self.ask_to_stop('jump', jump_reason(self._before, vehicle, s.ground))
+        self.ask_to_stop('jump', jump_reason(self._before, vehicle, s.ground.max_jump))
         self.ask_to_stop('edge', edge_reason(vehicle, s.length, s.width, s.ground))
         self._before = vehicle
         self._on_vehicle(to_map(s.start.origin, vehicle))
