@@ -113,6 +113,8 @@ class RecorderNode(Node):
     def _note_intervention(self, step: JoinedStep[Observation, AppliedAction]) -> None:
         """Count where a human takes over from the policy; human driving alone is none."""
         before, now = self._driven_by, None if step.action is None else step.action.source
+        if now not in (None, AppliedAction.SOURCE_POLICY, AppliedAction.SOURCE_HUMAN):
+            return  # a repeated action, or the brake until the human's command is known
         self._driven_by = now
         if before == AppliedAction.SOURCE_POLICY and now == AppliedAction.SOURCE_HUMAN:
             self._interventions += 1
