@@ -255,7 +255,11 @@ class Rig:
         if not client.service_is_ready():
             return None
         future = client.call_async(request)
-        _wait(future.done, f'an answer of {client.srv_name}')
+        try:
+            _wait(future.done, f'an answer of {client.srv_name}', 1.0)
+        except TimeoutError:  # it was asked for of a node that had died
+            client.remove_pending_request(future)
+            return None
         return future.result()
 
     def drive(self) -> None:

@@ -140,7 +140,8 @@ def test_a_human_who_takes_over_is_an_intervention_end_to_end(peer: Peer, tmp_pa
             if step == 10:
                 override(Bool(data=True))
                 human(CarlaEgoVehicleControl(throttle=0.25, steer=0.75))
-                commands.next(lambda one: policy.drive() and one.steer == 0.75)
+                await_that(lambda: policy.drive() and commands.messages[-1].steer == 0.75,
+                           'the command of the human')
             policy.drive()
         taken = transitions.next(lambda one: one.source == AppliedAction.SOURCE_HUMAN)
         assert (taken.steer, taken.acceleration) == (-0.75, 0.25)  # what was applied

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from av_td3_msgs.msg import EpisodeSummary, Observation
+from av_td3_msgs.msg import Action, EpisodeSummary, Observation
 from harness import TIMEOUT, Peer, await_that
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
@@ -42,6 +42,7 @@ class Bench:
         self.delays: list[float] = []
         self.odometry = peer.hear(Odometry, '/vehicle/odometry')
         self.observations = peer.hear(Observation, f'/{VEHICLE}/observation')
+        self.actions = peer.hear(Action, f'/{VEHICLE}/action')
         self.summaries = peer.hear(EpisodeSummary, '/learner/episode_summary')
         self.stops = peer.hear(String, f'/{VEHICLE}/stop_request')
         self.states = peer.hear(String, f'/{VEHICLE}/control_state', qos.LATCHED)
@@ -52,8 +53,9 @@ class Bench:
         self.delays.append(1e-9 * (time.time_ns() - to_nanoseconds(message.header.stamp)))
 
     def engage(self) -> None:
-        """Let the policy drive once it sees a route."""
+        """Let the policy drive once it sees a route and answers."""
         self.observations.next(timeout=STARTING)
+        self.actions.next(timeout=STARTING)  # or it would be given up before it has begun
         answer = self._peer.ask(SetBool, f'/{VEHICLE}/control_node/engage',
                                 SetBool.Request(data=True))
         assert answer.success, answer.message
@@ -85,7 +87,9 @@ def begin(peer: Peer, tmp_path: Path) -> Iterator[Callable[[dict[str, float]], B
             'simulator_node.route_length': ROUTE,
             # The machine may be busy with other tests: what is late is late for all of them.
             'simulator_node.external.max_age': 2.0, 'control_node.sensor_timeout': 5.0,
-            'control_node.action_timeout': 5.0, 'stand_in_vehicle_node.vehicle.delay': 0.05,
+            'control_node.action_timeout': 5.0, 'control_node.sensor_max_age': 5.0,
+            'control_node.odometry.timeout': 5.0, 'control_node.odometry.max_age': 2.0,
+            'stand_in_vehicle_node.vehicle.delay': 0.05,
             'stand_in_vehicle_node.vehicle.command_timeout': 2.0}
         config = Told(PROFILE, VEHICLE, map_name=MAP, config=' '.join(
             f'{key}={value}' for key, value in options.items())).driving('pretrained', False)
