@@ -134,15 +134,25 @@ def test_a_human_who_takes_over_is_an_intervention_end_to_end(peer: Peer, tmp_pa
         human = peer.speak(CarlaEgoVehicleControl,
                            '/carla/ego_vehicle/vehicle_control_cmd_manual')
         await_that(lambda: peer.node.count_subscribers('/ego_vehicle/observation') == 2
-                   and peer.node.count_publishers('/learner/transition'), 'both nodes')
-        await_that(lambda: policy.drive() is None or commands.messages, 'the first command')
-        for step in range(40):
-            if step == 10:
-                override(Bool(data=True))
-                human(CarlaEgoVehicleControl(throttle=0.25, steer=0.75))
-                await_that(lambda: policy.drive() and commands.messages[-1].steer == 0.75,
-                           'the command of the human')
-            policy.drive()
+                   and peer.node.count_publishers('/learner/transition')
+                   and peer.node.count_publishers('/ego_vehicle/applied_action'), 'both nodes')
+        def drive() -> CarlaEgoVehicleControl:
+            stamp = to_stamp((policy.drive() + 1) * 50_000_000)
+            return commands.next(lambda one: one.header.stamp == stamp)
+
+        def until(wanted: Callable[[CarlaEgoVehicleControl], bool]) -> None:
+            while not wanted(drive()):
+                pass
+
+        await_that(lambda: policy.drive() and commands.messages, 'the first command')
+        for _ in range(5):
+            assert drive().throttle > 0.0
+        override(Bool(data=True))
+        until(lambda one: one.brake > 0.0)  # until the human's command is known
+        human(CarlaEgoVehicleControl(throttle=0.25, steer=0.75))
+        until(lambda one: one.steer == 0.75)
+        for _ in range(5):
+            drive()
         taken = transitions.next(lambda one: one.source == AppliedAction.SOURCE_HUMAN)
         assert (taken.steer, taken.acceleration) == (-0.75, 0.25)  # what was applied
         diagnostics.next(lambda one: any(

@@ -209,7 +209,7 @@ class CommandGate:
         """Let the policy drive; return why that is refused, '' when it is not."""
         refused = self.authority.engage()
         if not refused:
-            self._watchdog.forgive()
+            # What is missing may be so because nobody drove: it has its time to come.
             self._early, self._faulty_since = None, now.steady
         return refused
 

@@ -74,10 +74,6 @@ class Watchdog:
         self._asked_at = None
         self._lack = Fault('the actions cannot be used', f'{error}; look at the policy node')
 
-    def forgive(self) -> None:
-        """Begin anew with the actions, which nobody asked for while the policy did not drive."""
-        self.answer()
-
     # -- what comes of it
 
     def is_overdue(self, now: Now) -> bool:
