@@ -33,7 +33,14 @@ from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_stamp
 from av_td3_ros.ros.graph import NodeSpec, profile_parameters, session_nodes
-from av_td3_ros.ros.runtime import DomainLease, leave, make_executor, ros_environment, spin
+from av_td3_ros.ros.runtime import (
+    PARENT,
+    DomainLease,
+    leave,
+    make_executor,
+    ros_environment,
+    spin,
+)
 from benchmarks._faults import Fault, Outcome, claim
 
 NODES = ('control_node', 'stand_in_vehicle_node')
@@ -112,9 +119,10 @@ class Rig:
         """End everything."""
         self._ending.set()
         self._worker.join()
-        self._context.try_shutdown()
+        self._executor.wake()
         self._thread.join()
         leave(self._executor, self._node)
+        self._context.try_shutdown()
         for one in (self.policy, *self._sessions.values()):
             if isinstance(one, Session):
                 one.stop()
@@ -129,7 +137,8 @@ class Rig:
 
     def _begin_policy(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name('_faulty_policy.py'))])
+            [sys.executable, str(Path(__file__).with_name('_faulty_policy.py'))],
+            env={**os.environ, PARENT: str(os.getpid())})
 
     def _join(self) -> None:
         self._context = rclpy.Context()
@@ -153,7 +162,8 @@ class Rig:
             Trigger, '/ego_vehicle/control_node/clear_emergency_stop')
         self._executor = make_executor(context=self._context)
         self._executor.add_node(node)
-        self._thread = threading.Thread(target=spin, args=(self._executor, self._context))
+        self._thread = threading.Thread(
+            target=spin, args=(self._executor, self._context, self._ending.is_set))
         self._thread.start()
         self._worker = threading.Thread(target=self._work)
         self._worker.start()
