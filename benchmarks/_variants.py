@@ -164,7 +164,8 @@ class EagerTD3:
         if learning and self.settings.vector_dropout and state.shape[1]:
             shown = drop_vector(state, next_state, self.settings.vector_dropout, SPEED_NUMBERS,
                                 self.generator)
-        return Prepared(frames, state, action, reward, next_frames, next_state, discount, *shown)
+        return Prepared(frames, state, action, reward, next_frames, next_state, discount, *shown,
+                        torch.ones(()))
 
     @torch.no_grad()
     def _target_q(self, batch: Prepared, noise: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from av_td3_ros.td3.augmentation import drop_vector, random_shift
 from av_td3_ros.td3.capture import CapturedUpdate, Measured, Outcome, Prepared
 from av_td3_ros.td3.networks import Actor, Critic, NetworkSettings
 from av_td3_ros.td3.optimizer import ClippedAdam
+from av_td3_ros.td3.ranks import ALONE, Ranks
 from av_td3_ros.td3.replay import Batch
 
 SATURATED = 0.99
@@ -116,13 +117,17 @@ class TD3:
     update changes no weight; where only the actor's was refused, the critics keep theirs.
     `first_cnns` holds the CNNs' weights from before the first update, by 'actor' and 'critic'.
     All randomness comes from `seed`.
+
+    Several `ranks` with a batch each learn as one learns from their batches joined: every mean
+    over a batch is one over all of them, and what is drawn at random is drawn for all.
     """
 
     def __init__(self, settings: TD3Settings, network: NetworkSettings, seed: int = 0,
-                 device: str = 'cpu') -> None:
+                 device: str = 'cpu', ranks: Ranks = ALONE) -> None:
         check(settings, 'td3')
         check(network, 'network')
         self.settings, self.network, self.device = settings, network, torch.device(device)
+        self.ranks = ranks
         if self.device.type == 'cuda':
             torch.cuda.set_device(self.device)  # a graph is captured on the current one
             torch.backends.cudnn.allow_tf32 = False  # float32 shall be float32
@@ -139,24 +144,29 @@ class TD3:
         self.first_cnns = {name: _cnn_weights(network) for name, network in
                            (('actor', self.actor), ('critic', self.critic))}
         rates = settings.learning_rate, settings.cnn_learning_rate
-        self.actor_optimizer = ClippedAdam(self.actor, *rates, settings.actor_clip_norm)
-        self.critic_optimizer = ClippedAdam(self.critic, *rates, settings.critic_clip_norm)
+        self.actor_optimizer = ClippedAdam(self.actor, *rates, settings.actor_clip_norm, ranks)
+        self.critic_optimizer = ClippedAdam(self.critic, *rates, settings.critic_clip_norm, ranks)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = self.skipped = self.skipped_in_row = 0
-        captures = settings.cuda_graph and self.device.type == 'cuda'
+        captures = settings.cuda_graph and self.device.type == 'cuda' and ranks.captures
         self._plain_update = CapturedUpdate(self._update_critics, captures)
         self._delayed_update = CapturedUpdate(self._update_all, captures)
         self._of_critics = self._of_actor = Measured.nothing()
 
-    def train(self, replay: Replay) -> Metrics:
-        """Make one update (Fujimoto et al. 2018, algorithm 1) and return what it measured."""
+    def train(self, replay: Replay, share: float | None = None) -> Metrics:
+        """
+        Make one update (Fujimoto et al. 2018, algorithm 1) and return what it measured.
+
+        `share` is the weight of this rank's batch, 1 / ranks unless said otherwise.
+        """
         s = self.settings
 
         # Sample a mini-batch of transitions (s, a, r, s').
-        batch = self._prepare(replay.sample(s.batch_size, s.gamma, s.n_step))
+        batch = self._prepare(replay.sample(s.batch_size, s.gamma, s.n_step),
+                              1.0 / self.ranks.count if share is None else share)
         delayed = (self.updates + 1) % s.policy_freq == 0
         update = self._delayed_update if delayed else self._plain_update
-        finite, of_critics, of_actor = update(batch, self._randn_like(batch.action))
+        finite, of_critics, of_actor = update(batch, self._noise_like(batch.action))
         if not finite:
             self.skipped += 1
             self.skipped_in_row += 1
@@ -183,8 +193,9 @@ class TD3:
         # Update the critics.
         q1, q2 = self.critic(batch.frames, batch.state, batch.action)
         critic_loss = F.mse_loss(q1, target_q) + F.mse_loss(q2, target_q)
-        finite = self.critic_optimizer.step(critic_loss)
-        return finite, self._measure_critic(q1, q2, target_q, critic_loss), Measured.nothing()
+        finite = self.critic_optimizer.step(critic_loss, batch.share)
+        return (finite, self._measure_critic(batch.share, q1, q2, target_q, critic_loss),
+                Measured.nothing())
 
     def _update_all(self, batch: Prepared, noise: Tensor) -> Outcome:
         s = self.settings
@@ -198,54 +209,64 @@ class TD3:
         pre_activation = self.actor.pre_activation(batch.frames, batch.shown_state)
         action = torch.tanh(pre_activation)
         q_policy = self.critic.q1(features, batch.state, action)
-        scale = 1.0 / q_policy.detach().abs().mean() if s.scale_policy_loss else 1.0
+        magnitude = q_policy.detach().abs().mean()
+        if s.scale_policy_loss:
+            self.ranks.average([magnitude], batch.share)
+        scale = 1.0 / magnitude if s.scale_policy_loss else 1.0
         actor_loss = (-scale * q_policy.mean()
                       + s.pre_activation_penalty * pre_activation.square().mean()
                       + s.smoothness_penalty * F.mse_loss(action, next_action))
-        finite = self.actor_optimizer.step(actor_loss, finite)
+        finite = self.actor_optimizer.step(actor_loss, batch.share, finite)
 
         # ... then every target.
         tau = s.tau * finite.to(self.weight_type)  # 0 leaves them as they are
         polyak_update(self.actor, self.actor_target, tau)
         polyak_update(self.critic, self.critic_target, tau)
-        return finite, of_critics, self._measure_actor(q_policy, action, actor_loss)
+        return (finite, of_critics,
+                self._measure_actor(batch.share, q_policy, action, actor_loss))
 
-    def _prepare(self, batch: Batch) -> Prepared:
+    def _prepare(self, batch: Batch, share: float) -> Prepared:
         """Move a batch to the device; frames are cast once for all networks that see them."""
         frames, next_frames = batch.frames.to(self.device), batch.next_frames.to(self.device)
         if self.settings.random_shift and self.network.frames:
-            frames, next_frames = (random_shift(f, self.settings.random_shift, self.generator)
-                                   for f in (frames, next_frames))
+            frames, next_frames = (random_shift(f, self.settings.random_shift, self.generator,
+                                                self.ranks) for f in (frames, next_frames))
         numbers = (t.to(self.device, self.weight_type) for t in
                    (batch.state, batch.action, batch.reward, batch.next_state, batch.discount))
         state, action, reward, next_state, discount = numbers
         shown = state, next_state
         if self.settings.vector_dropout and self.network.state_size:
             shown = drop_vector(state, next_state, self.settings.vector_dropout, SPEED_NUMBERS,
-                                self.generator)
+                                self.generator, self.ranks)
         return Prepared(frames.to(self.compute_type), state, action, reward,
-                        next_frames.to(self.compute_type), next_state, discount, *shown)
+                        next_frames.to(self.compute_type), next_state, discount, *shown,
+                        torch.full((), share, dtype=self.weight_type, device=self.device))
 
-    def _randn_like(self, tensor: Tensor) -> Tensor:
-        return torch.randn(tensor.shape, generator=self.generator, dtype=tensor.dtype,
-                           device=self.device)
+    def _noise_like(self, tensor: Tensor) -> Tensor:
+        """Draw noise for the batches of all ranks and return that of this one."""
+        count, *rest = tensor.shape
+        return self.ranks.own(torch.randn((self.ranks.count * count, *rest), dtype=tensor.dtype,
+                                          generator=self.generator, device=self.device))
 
     @torch.no_grad()
-    def _measure_critic(self, q1: Tensor, q2: Tensor, target_q: Tensor, loss: Tensor) -> Measured:
+    def _measure_critic(self, share: Tensor, q1: Tensor, q2: Tensor, target_q: Tensor,
+                        loss: Tensor) -> Measured:
         error = (q1 - target_q).abs()
         return Measured.of({
-            'critic_loss': loss,
-            'q1_mean': q1.mean(), 'q1_std': q1.std(correction=0),
-            'q2_mean': q2.mean(), 'q2_std': q2.std(correction=0),
-            'target_q_mean': target_q.mean(), 'target_q_std': target_q.std(correction=0),
-            'td_error_mean': error.mean(), 'td_error_max': error.max(),
+            **self.ranks.summarise(
+                share, means={'critic_loss': loss, 'td_error_mean': error},
+                spreads={'q1': q1, 'q2': q2, 'target_q': target_q},
+                largest={'td_error_max': error}),
             **{f'critic_{name}': norm for name, norm in self.critic_optimizer.norms.items()}})
 
     @torch.no_grad()
-    def _measure_actor(self, q_policy: Tensor, action: Tensor, loss: Tensor) -> Measured:
+    def _measure_actor(self, share: Tensor, q_policy: Tensor, action: Tensor, loss: Tensor
+                       ) -> Measured:
         return Measured.of({
-            'actor_loss': loss, 'q_policy_mean': q_policy.mean(),
-            'saturated_fraction': (action.abs() > SATURATED).to(q_policy.dtype).mean(),
+            **self.ranks.summarise(share, means={
+                'actor_loss': loss, 'q_policy_mean': q_policy,
+                'saturated_fraction': (action.abs() > SATURATED).to(q_policy.dtype)},
+                spreads={}, largest={}),
             **{f'actor_{name}': norm for name, norm in self.actor_optimizer.norms.items()}})
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from av_td3_ros.td3.ranks import ALONE, Ranks
+
 WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """A type for all the bytes of one pixel, by their number."""
 
 
-def random_shift(frames: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+def random_shift(frames: Tensor, pixels: int, generator: torch.Generator, ranks: Ranks = ALONE
+                 ) -> Tensor:
     """
     Shift each stack by up to `pixels` along both axes, repeating its edge (Yarats et al. 2021).
 
     Frames (B, F, H, W); all frames of a stack shift together. What is returned is channels-last.
+    Of what is drawn for all `ranks` a rank takes its own part.
     """
     count, channels, height, width = frames.shape
-    shift = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator,
-                          device=frames.device)
+    shift = ranks.own(torch.randint(-pixels, pixels + 1, (2, ranks.count * count, 1),
+                                    generator=generator, device=frames.device), 1)
     rows = (torch.arange(height, device=frames.device) + shift[0]).clamp(0, height - 1)
     columns = (torch.arange(width, device=frames.device) + shift[1]).clamp(0, width - 1)
     stacks = torch.arange(count, device=frames.device)[:, None]
@@ -30,13 +34,15 @@ def random_shift(frames: Tensor, pixels: int, generator: torch.Generator) -> Ten
 
 
 def drop_vector(state: Tensor, next_state: Tensor, share: float, kept: int,
-                generator: torch.Generator) -> tuple[Tensor, Tensor]:
+                generator: torch.Generator, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """
     Zero all but the first `kept` numbers of a share of the states (B, S), drawn at random.
 
-    A state and the one that follows it lose them together, as in an episode driven so.
+    A state and the one that follows it lose them together, as in an episode driven so. Of what
+    is drawn for all `ranks` a rank takes its own part.
     """
-    drawn = torch.rand(len(state), 1, generator=generator, device=state.device)
+    drawn = ranks.own(torch.rand(ranks.count * len(state), 1, generator=generator,
+                                 device=state.device))
     factor = (drawn >= share).to(state.dtype).expand_as(state).clone()
     factor[:, :kept] = 1.0
     return state * factor, next_state * factor

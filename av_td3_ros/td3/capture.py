@@ -16,7 +16,8 @@ class Prepared(NamedTuple):
     """
     Hold a batch on the device, and what the actor is shown of its states.
 
-    Frames are in the type of the CNNs' arithmetic; the rest is as in Batch.
+    Frames are in the type of the CNNs' arithmetic; the rest is as in Batch. `share` (scalar) is
+    the batch's weight among those of all ranks, which sum up to 1.
     """
 
     frames: Tensor
@@ -28,6 +29,7 @@ class Prepared(NamedTuple):
     discount: Tensor
     shown_state: Tensor
     next_shown_state: Tensor
+    share: Tensor
 
 
 @dataclasses.dataclass(frozen=True)

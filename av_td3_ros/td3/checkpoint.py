@@ -8,15 +8,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from av_td3_ros.settings import flatten, from_mapping
@@ -35,10 +36,29 @@ REPLAYS = ('replay', 'demonstrations')
 
 _AGENT, _STATE, _MANIFEST = 'agent.safetensors', 'state.json', 'manifest.json'
 _WRITING = '.writing-'
+_SHARD = 'replay_'
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is not there, not whole, or not for this learner."""
+
+
+class Exported(Protocol):
+    """A replay as a checkpoint sees it, wherever it lies."""
+
+    @property
+    def lineage(self) -> object:
+        """Return what stays the same as long as exported segments belong to the content."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the segments' content."""
+
+    def segment(self, index: int, total: int) -> dict[str, NDArray[Any]]:
+        """Return the columns of the index-th 1024 steps, as far as below `total`."""
+
+    def load_state_dict(self, values: Mapping[str, Any],
+                        segments: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+        """Become the replay that was exported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +89,18 @@ class Checkpoints:
         self._lineage: dict[str, object] = {}
         self._best = -np.inf
 
-    def save(self, agent: TD3, replay: ReplayBuffer | None = None,
+    def save(self, agent: TD3, replay: Exported | None = None,
              limiter: UpdateLimiter | None = None, counters: Mapping[str, Any] | None = None,
              config: Mapping[str, Any] | None = None, score: float | None = None,
-             pin: str | None = None, demonstrations: ReplayBuffer | None = None) -> Path:
+             pin: str | None = None, demonstrations: ReplayBuffer | None = None,
+             shards: Sequence[Exported] = ()) -> Path:
         """
         Write everything that learning needs to go on and return the checkpoint's folder.
 
         `counters` and `config` hold whatever the caller wants back, as far as JSON can hold it.
         `pin` names a further link to the checkpoint, which is kept as long as the link is there.
-        Call it between two updates. Raises OSError when the disk refuses.
+        `shards` are the parts of the replay that other ranks hold. Call it between two updates.
+        Raises OSError when the disk refuses.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -86,16 +108,16 @@ class Checkpoints:
         work = self.directory / f'{_WRITING}{final.name}'
         work.mkdir()
         tensors, state = _agent_state(agent)
+        replays = _named(replay, demonstrations, shards)
         state |= {'limiter': None if limiter is None else limiter.state_dict(),
                   'counters': dict(counters or {}), 'config': dict(config or {}),
                   'score': None if score is None else float(score),
                   **{name: None if buffer is None else buffer.state_dict()
-                     for name, buffer in zip(REPLAYS, (replay, demonstrations), strict=True)}}
+                     for name, buffer in replays.items()}}
         files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
                  _STATE: _write(work / _STATE, _json(state))}
         full = {name: self._write_segments(name, buffer, state[name], work, files)
-                for name, buffer in zip(REPLAYS, (replay, demonstrations), strict=True)
-                if buffer is not None}
+                for name, buffer in replays.items() if buffer is not None}
         _write(work / _MANIFEST, _json({name: {'size': file.size, 'sha256': file.sha256}
                                         for name, file in files.items()}))
         _flush_directory(work)
@@ -130,7 +152,7 @@ class Checkpoints:
             path = self.directory / f'{updates:08d}.{again}'
         return path
 
-    def _write_segments(self, name: str, replay: ReplayBuffer, state: Mapping[str, Any],
+    def _write_segments(self, name: str, replay: Exported, state: Mapping[str, Any],
                         work: Path, files: dict[str, _Written]) -> dict[int, _Written]:
         """Write a replay's segments, noting them in `files`; return those that are full."""
         if self._lineage.get(name) is not replay.lineage:
@@ -146,7 +168,7 @@ class Checkpoints:
         _flush_directory(work / name)
         return full
 
-    def _segment(self, known: _Written | None, replay: ReplayBuffer, index: int, total: int,
+    def _segment(self, known: _Written | None, replay: Exported, index: int, total: int,
                  path: Path) -> _Written:
         if known is not None:
             try:
@@ -215,14 +237,16 @@ class Checkpoint:
         actor.load_state_dict(tensors)
         return actor
 
-    def restore(self, agent: TD3, replay: ReplayBuffer | None = None,
+    def restore(self, agent: TD3, replay: Exported | None = None,
                 limiter: UpdateLimiter | None = None,
-                demonstrations: ReplayBuffer | None = None) -> None:
+                demonstrations: ReplayBuffer | None = None,
+                shards: Sequence[Exported] = ()) -> None:
         """
         Put everything back, so that learning goes on bit for bit on the same kind of device.
 
-        `agent` must have the checkpoint's architecture; its settings may differ. Raises
-        CheckpointError, before anything is changed, when a file was altered or does not fit.
+        `agent` must have the checkpoint's architecture; its settings may differ. There must be as
+        many `shards` as were saved, where a replay is to be restored. Raises CheckpointError,
+        before anything is changed, when a file was altered or does not fit.
         """
         expected = architecture_hash(agent.network)
         if self._state['architecture'] != expected:
@@ -230,7 +254,10 @@ class Checkpoint:
                 f'{self.path}: made for another architecture {_differences(self, agent)}; start '
                 'with the same network settings or another run folder')
         replays = {name: buffer for name, buffer in
-                   zip(REPLAYS, (replay, demonstrations), strict=True) if buffer is not None}
+                   _named(replay, demonstrations, shards).items() if buffer is not None}
+        if replay is not None and self.ranks != 1 + len(shards):
+            raise CheckpointError(f'{self.path}: holds the replay of {self.ranks} ranks, here '
+                                  f'are {1 + len(shards)}; go on with ranks = {self.ranks}')
         for name in replays:
             if self._state[name] is None:
                 raise CheckpointError(f'{self.path}: holds no {name}')
@@ -254,9 +281,19 @@ class Checkpoint:
 
     @property
     def stored_steps(self) -> int:
-        """Return how many steps the checkpoint's replay holds, 0 without one."""
-        replay = self._state['replay']
-        return 0 if replay is None else int(replay['total']) - int(replay['first'])
+        """Return how many steps the checkpoint's replay holds, in all shards; 0 without one."""
+        return sum(int(one['total']) - int(one['first']) for one in self.shard_states
+                   if one is not None)
+
+    @property
+    def ranks(self) -> int:
+        """Return among how many ranks the replay is shared out."""
+        return 1 + sum(name.startswith(_SHARD) for name in self._state)
+
+    @property
+    def shard_states(self) -> list[dict[str, Any]]:
+        """Return what the shards of the replay say of themselves, in the order of the ranks."""
+        return [self._state[_shard_name(rank)] for rank in range(self.ranks)]
 
     def _segments(self, replay: str) -> list[str]:
         return sorted(name for name in self._manifest if name.startswith(f'{replay}/'))
@@ -305,6 +342,17 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f'{path}: not a whole checkpoint ({error!r})') from error
 
 
+def _shard_name(rank: int) -> str:
+    return f'{_SHARD}{rank}' if rank else REPLAYS[0]
+
+
+def _named(replay: Exported | None, demonstrations: Exported | None, shards: Sequence[Exported]
+           ) -> dict[str, Exported | None]:
+    """Return replays by the names of their folders."""
+    return {**dict(zip(REPLAYS, (replay, demonstrations), strict=True)),
+            **{_shard_name(rank): shard for rank, shard in enumerate(shards, 1)}}
+
+
 def _agent_state(agent: TD3) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f'{part}.{name}': tensor.detach().cpu().contiguous()
                for part in NETWORKS for name, tensor in getattr(agent, part).state_dict().items()}
@@ -318,6 +366,19 @@ def _agent_state(agent: TD3) -> tuple[dict[str, Tensor], dict[str, Any]]:
         'updates': agent.updates, 'skipped': agent.skipped,
         'skipped_in_row': agent.skipped_in_row, 'device': agent.device.type,
         'generator': base64.b64encode(agent.generator.get_state().numpy().tobytes()).decode()}
+
+
+def agent_to_bytes(agent: TD3) -> bytes:
+    """Return all of an agent, its randomness included: the same bytes for the same agent."""
+    tensors, state = _agent_state(agent)
+    return safetensors.torch.save(tensors, {'state': json.dumps(state)})
+
+
+def agent_from_bytes(agent: TD3, data: bytes) -> None:
+    """Make an agent of the same architecture what `agent_to_bytes` was given."""
+    length = int.from_bytes(data[:8], 'little')
+    state = json.loads(json.loads(data[8:8 + length])['__metadata__']['state'])
+    _restore_agent(agent, safetensors.torch.load(data), state)
 
 
 def _check_agent(path: Path, agent: TD3, tensors: Mapping[str, Tensor]) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from typing import Protocol
 
 import torch
 
 from av_td3_ros.settings import setting
+from av_td3_ros.td3.ranks import ALONE, Ranks
 from av_td3_ros.td3.replay import Batch, ReplayBuffer, StepRecord
 
 
@@ -20,6 +22,13 @@ class DemonstrationSettings:
                            '(Ball et al. 2023 take half)', minimum=0.0, maximum=1.0)
 
 
+class Store(Protocol):
+    """What takes steps."""
+
+    def add(self, record: StepRecord) -> None:
+        """Store one step."""
+
+
 class HumanSteps:
     """
     Pick out what a human drove, with the neighbours that its stacks and returns need.
@@ -28,7 +37,7 @@ class HumanSteps:
     as context and are never drawn themselves. `add` passes on to `store`.
     """
 
-    def __init__(self, store: ReplayBuffer, frames: int, n_step: int) -> None:
+    def __init__(self, store: Store, frames: int, n_step: int) -> None:
         self._store = store
         self._before = max(frames - 1, 0)
         self._behind = n_step
@@ -60,11 +69,14 @@ class MixedReplay:
     """
     Draw `share` of each batch from the demonstrations as soon as there are any.
 
-    `drawn` counts what was drawn from the other replay.
+    `drawn` counts what was drawn from the other replay. Of several `ranks` each has a replay of
+    its own, but the same demonstrations, of which each draws another part.
     """
 
-    def __init__(self, replay: ReplayBuffer, demonstrations: ReplayBuffer, share: float) -> None:
+    def __init__(self, replay: ReplayBuffer, demonstrations: ReplayBuffer, share: float,
+                 ranks: Ranks = ALONE) -> None:
         self.replay, self.demonstrations, self.share = replay, demonstrations, share
+        self._ranks = ranks
         self.drawn = 0
 
     def __len__(self) -> int:
@@ -72,15 +84,24 @@ class MixedReplay:
         return len(self.replay) + len(self.demonstrations)
 
     def sample(self, batch_size: int, gamma: float, n_step: int) -> Batch:
-        """Return a batch as `ReplayBuffer.sample` does; raises ReplayError when both are empty."""
+        """
+        Return a batch as `ReplayBuffer.sample` does.
+
+        With both empty a rank among others returns a blank batch, whose weight is to be 0; a
+        single one raises ReplayError.
+        """
+        if self._ranks.count > 1 and not len(self):
+            return self.replay.blank(batch_size)
         share = self.share if len(self.demonstrations) else 0.0
         if len(self.demonstrations) and len(self.replay) < batch_size:
             share = 1.0  # a few transitions, drawn again and again, would teach nothing else
         shown = round(batch_size * share)
         self.drawn += batch_size - shown
-        parts = [buffer.sample(count, gamma, n_step)
-                 for buffer, count in ((self.replay, batch_size - shown),
-                                       (self.demonstrations, shown)) if count]
+        part = self._ranks.rank, self._ranks.count
+        parts = [self.replay.sample(batch_size - shown, gamma, n_step)
+                 ] if shown < batch_size else []
+        if shown:
+            parts.append(self.demonstrations.sample(shown, gamma, n_step, part))
         if len(parts) == 1:
             return parts[0]
         return Batch(*(_joined(columns) for columns in zip(*parts, strict=True)))

@@ -4,18 +4,34 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import json
 from pathlib import Path
 
 import torch
 
 from av_td3_ros.settings import flatten, group, setting
 from av_td3_ros.td3.agent import TD3, Metrics, TD3Settings
-from av_td3_ros.td3.checkpoint import CheckpointError, Checkpoints, load
+from av_td3_ros.td3.checkpoint import CheckpointError, Checkpoints, agent_to_bytes, load
 from av_td3_ros.td3.demonstrations import DemonstrationSettings, HumanSteps, MixedReplay
 from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
 from av_td3_ros.td3.networks import NetworkSettings
-from av_td3_ros.td3.replay import DuplicateError, ReplayBuffer, ReplayCounts, StepRecord
+from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, own_device
+from av_td3_ros.td3.replay import (
+    SEGMENT,
+    DuplicateError,
+    ReplayBuffer,
+    ReplayCounts,
+    StepRecord,
+)
+from av_td3_ros.td3.shards import (
+    DEMONSTRATIONS,
+    RemoteReplay,
+    ShardedReplay,
+    SharedDemonstrations,
+    check_alike,
+    to_message,
+)
 from av_td3_ros.trust.signing import SigningSettings
 
 UNTRAINED = 'untrained'
@@ -35,6 +51,10 @@ class LearnerSettings:
     seed: int = setting(0, 'seed of weights, noise and sampling', minimum=0, maximum=2**31 - 1)
     device: str = setting('cpu', 'torch device of the update, such as cpu or cuda')
     threads: int = setting(1, 'threads of the update on the processor', minimum=1, maximum=256)
+    ranks: int = setting(1, 'processes that learn together, each with a batch and a part of the '
+                         'replay of its own; on GPUs each has one', minimum=1, maximum=1024)
+    rank_timeout: float = setting(SILENCE, 'wall time in s that a rank may be silent before the '
+                                  'others take it for dead', minimum=1.0, maximum=86400.0)
     total_transitions: int = setting(0, 'transitions to receive, beside those of a resumed run '
                                      'and of bags, until training is finished; 0: it goes on',
                                      minimum=0)
@@ -68,21 +88,34 @@ class Learner:
 
     One thread may take while another one learns. `policy_version` counts the published policies,
     `episodes` the episodes that were driven, `total` the transitions to receive (0: no end).
+
+    Of several `ranks` the first one's leads: it alone is told anything, and has the others take,
+    learn and stop (see `follower`). `own` is the shard of the replay that lies here.
     """
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: LearnerSettings, ranks: Ranks = ALONE) -> None:
         """Raise ValueError for a device that is not there, OSError for a file that cannot be."""
         s = self.settings = settings
+        self.ranks = ranks
+        if ranks.count > 1 and ranks.rank == 0:
+            told = json.dumps(flatten(s)).encode()
+            for rank in range(1, ranks.count):
+                ranks.send(rank, told)
+        device = own_device(s.device) if ranks.count > 1 else s.device
         if s.device.startswith('cuda') and not torch.cuda.is_available():
             raise ValueError(f'device = {s.device!r}: this torch sees no CUDA device; set cpu')
         if s.offline and not (s.bags or s.demonstration_bags):
             raise ValueError('offline = true: there is nothing to learn from; give bags')
         torch.set_num_threads(s.threads)
-        self.agent = TD3(s.td3, s.network, s.seed, s.device)
+        self.agent = TD3(s.td3, s.network, s.seed, device, ranks)
         shape = s.network.frames, s.network.frame_size, s.network.state_size
-        frames_device = _frames_device(s)
-        self.replay = ReplayBuffer(s.capacity, *shape, s.seed, s.replay_folder or None,
-                                   frames_device)
+        capacity = max(2, -(-s.capacity // ranks.count))
+        frames_device = _frames_device(s, device, capacity)
+        self.own = ReplayBuffer(capacity, *shape, s.seed + 2 * ranks.rank, s.replay_folder or None,
+                                frames_device)
+        self._led = (ShardedReplay(self.own, ranks) if ranks.count > 1 and ranks.rank == 0
+                     else None)
+        self.replay = self.own if self._led is None else self._led
         self.demonstrations = ReplayBuffer(s.human.capacity, *shape, s.seed + 1,
                                            device=frames_device)
         # Of bags alone there is nothing to wait for.
@@ -93,14 +126,18 @@ class Learner:
         self.checkpoint = ''
         self.checkpoints = (Checkpoints(Path(s.run) / 'checkpoints', s.checkpoints_kept)
                             if s.run else None)
-        self._mixed = MixedReplay(self.replay, self.demonstrations, s.human.share)
-        self._human = HumanSteps(self.demonstrations, s.network.frames, s.td3.n_step)
+        self._mixed = MixedReplay(self.own, self.demonstrations, s.human.share, ranks)
+        self._shown = (self.demonstrations if self._led is None else
+                       SharedDemonstrations(self.demonstrations, self._led))
+        self._human = HumanSteps(self._shown, s.network.frames, s.td3.n_step)
         self._returns: collections.deque[float] = collections.deque(maxlen=s.score_episodes)
         self._tried: set[Path] = set()
+        self._drives = False
         if s.run and not (Path(s.run) / 'checkpoints' / UNTRAINED).exists():
             self.save(pin=UNTRAINED)
         if s.resume:
             self._resume(Path(s.resume))
+        self._teach()
 
     def take(self, record: StepRecord, human: bool = False) -> None:
         """Store the next step of a vehicle; raises ReplayError for one that cannot be stored."""
@@ -109,12 +146,19 @@ class Learner:
             self._human.add(record, human)
         if not record.is_last:
             self.limiter.received()
+        self._relieve()
 
     def take_demonstration(self, record: StepRecord) -> None:
         """Store a step of a demonstration, which is kept apart. Raises as `take` does."""
-        self.demonstrations.add(record)
+        self._shown.add(record)
         if not record.is_last:
             self.limiter.received()
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """Before anyone learns, hand out to the other ranks what has come for them."""
+        if self._led is not None and not self._drives and self._led.is_full:
+            self._led.round()
 
     def begin_driving(self) -> None:
         """
@@ -123,6 +167,7 @@ class Learner:
         Raises ValueError when learning is to be offline and there is nothing to do.
         """
         s = self.settings
+        self._drives = True
         self.replay.counts = ReplayCounts()
         if s.offline:
             self.total = self.limiter.transitions
@@ -146,11 +191,18 @@ class Learner:
 
     def wait(self, timeout: float) -> bool:
         """Wait until an update is due, at most `timeout` wall seconds; return whether it is."""
-        return self.limiter.wait(timeout) and len(self._mixed) > 0
+        is_due = self.limiter.wait(timeout)
+        if self._led is not None:
+            self._led.keep_in_touch()
+        return is_due and len(self.replay) + len(self.demonstrations) > 0
+
+    def train(self, share: float | None = None) -> Metrics:
+        """Make one update from the own shard, whose weight is `share`, with all other ranks."""
+        return self.agent.train(self._mixed, share)
 
     def update(self) -> Metrics | None:
         """Make one update; return what it measured, None when it was skipped as not finite."""
-        metrics = self.agent.train(self._mixed)
+        metrics = self.train(None if self._led is None else self._led.round('update'))
         self.limiter.updated()
         if self.agent.skipped_in_row:
             return None
@@ -159,7 +211,7 @@ class Learner:
 
     def examine(self) -> dict[str, float]:
         """Return health figures: see `diagnostics.examine`."""
-        return examine(self.agent, self.replay, self.policy_version, self._mixed.drawn)
+        return examine(self.agent, self.own, self.policy_version, self._mixed.drawn)
 
     def recover(self) -> str:
         """Go back to the last checkpoint after too many skipped updates; return what was done."""
@@ -178,18 +230,24 @@ class Learner:
                 why += f'; {error}'
                 continue
             agent.skipped, agent.skipped_in_row = skipped, 0
+            self._teach()
             return f'{why}: went back to {folder}'
         agent.skipped_in_row = 0
+        self._teach()
         return f'{why} and there is no checkpoint left to go back to'
 
     def save(self, pin: str | None = None) -> None:
         """
         Write a checkpoint, where there is a run folder; raises OSError when it cannot be.
 
-        Not while updates fail: what is written must be good to go back to.
+        Not while updates fail: what is written must be good to go back to. Raises RanksError when
+        the ranks have not learned the same.
         """
         if self.checkpoints is None or self.agent.skipped_in_row:
             return
+        if self._led is not None:
+            self._order('alike')
+            check_alike(self.ranks, self.agent)
         counters = {'drawn': self._mixed.drawn,
                     'policy_version': self.policy_version, 'episodes': self.episodes,
                     'transitions': self.limiter.transitions, 'returns': list(self._returns)}
@@ -197,22 +255,51 @@ class Learner:
         score = sum(self._returns) / len(self._returns) if whole else None
         self.checkpoint = str(self.checkpoints.save(
             self.agent, self.replay, self.limiter, counters, flatten(self.settings), score, pin,
-            self.demonstrations))
+            self.demonstrations, shards=self._shards))
 
     def _resume(self, path: Path) -> None:
         checkpoint = load(path)
-        checkpoint.restore(self.agent, self.replay, self.limiter, self.demonstrations)
+        checkpoint.restore(self.agent, self.replay, self.limiter, self.demonstrations,
+                           self._shards)
+        if self._led is not None:
+            self._led.resume(checkpoint.shard_states)
+            state = self.demonstrations.state_dict()
+            for rank in range(1, self.ranks.count):
+                RemoteReplay(self.ranks, rank, DEMONSTRATIONS).load_state_dict(
+                    state, (self.demonstrations.segment(index, state['total']) for index in
+                            range(state['first'] // SEGMENT, -(-state['total'] // SEGMENT))))
         self.policy_version = int(checkpoint.counters['policy_version'])
         self.episodes = int(checkpoint.counters['episodes'])
         self._returns.extend(checkpoint.counters['returns'])
         self._mixed.drawn = int(checkpoint.counters['drawn'])
 
 
-def _frames_device(settings: LearnerSettings) -> str:
+    @property
+    def _shards(self) -> list[RemoteReplay]:
+        return [] if self._led is None else self._led.others
+
+    def _order(self, order: str, data: bytes = b'') -> None:
+        """Let every other rank follow an order."""
+        for rank in range(1, self.ranks.count if self.ranks.rank == 0 else 0):
+            self.ranks.send(rank, to_message(order, data))
+
+    def _teach(self) -> None:
+        """Make the agents of the other ranks what this one is."""
+        if self._led is not None:
+            self._order('agent', agent_to_bytes(self.agent))
+
+    def close(self) -> None:
+        """Let the other ranks end."""
+        with contextlib.suppress(RanksError):  # those that have ended will not hear it
+            self._order('stop')
+        self.ranks.leave()
+
+
+def _frames_device(settings: LearnerSettings, device: str, capacity: int) -> str:
     """Return where the frames shall lie: on the GPU when it has twice the room."""
     s, size = settings, settings.network.frame_size
-    if not s.device.startswith('cuda') or not s.replay_on_device or s.replay_folder:
+    if not device.startswith('cuda') or not s.replay_on_device or s.replay_folder:
         return 'cpu'
-    free, _ = torch.cuda.mem_get_info(torch.device(s.device))
-    wanted = (s.capacity + s.human.capacity) * size * size
-    return s.device if free > 2 * wanted else 'cpu'
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    wanted = (capacity + s.human.capacity) * size * size
+    return device if free > 2 * wanted else 'cpu'

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from av_td3_ros.td3.ranks import ALONE, Ranks
+
 MOMENTS = ('step', 'exp_avg', 'exp_avg_sq')
 
 
@@ -15,12 +17,13 @@ class ClippedAdam:
 
     The CNN has a learning rate of its own but shares the clip, so that no part of the gradient
     escapes it. `norms` holds the latest gradient norms as tensors: of the whole network and of
-    its CNN, before and after the clip.
+    its CNN, before and after the clip. Loss and gradient are means over all `ranks`, so that
+    these agree on every step and on whether it is taken.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float, cnn_learning_rate: float,
-                 clip_norm: float | None) -> None:
-        self.clip_norm = clip_norm
+                 clip_norm: float | None, ranks: Ranks = ALONE) -> None:
+        self.clip_norm, self.ranks = clip_norm, ranks
         named = list(network.named_parameters())
         head = [p for name, p in named if not name.startswith('cnn.')]
         cnn = [p for name, p in named if name.startswith('cnn.')]
@@ -36,19 +39,22 @@ class ClippedAdam:
         self.adam.grad_scale = None  # type: ignore[attr-defined]
         self.norms: dict[str, Tensor] = {}
 
-    def step(self, loss: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def step(self, loss: Tensor, share: Tensor, allowed: Tensor | None = None) -> Tensor:
         """
         Take one step, or leave everything as it is; return which of the two as a bool tensor.
 
         Nothing changes when the loss or a gradient is not finite, or `allowed` is False. The host
-        is not asked, so that a GPU need not wait for it.
+        is not asked, so that a GPU need not wait for it. `share` is this rank's weight in the
+        means.
         """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        mean_loss = loss.detach().clone()
+        self.ranks.average([*gradients, mean_loss], share)
         whole, cnn = self._norms(gradients)
-        finite = whole.isfinite() & loss.detach().isfinite()
+        finite = whole.isfinite() & mean_loss.isfinite()
         if allowed is not None:
             finite &= allowed
         self.norms = {'grad_norm': whole, 'cnn_grad_norm': cnn}

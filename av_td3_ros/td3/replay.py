@@ -98,13 +98,18 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass
-class _Stream:
-    """The newest step of one vehicle and session."""
+class Stream:
+    """The newest step of one vehicle and session; `serial` is where a replay has it."""
 
     serial: int
     episode: int
     step: int
     is_last: bool
+
+    @staticmethod
+    def of(record: StepRecord, serial: int = NONE) -> Stream:
+        """Return the stream that a step brings up to date."""
+        return Stream(serial, int(record.episode), int(record.step), bool(record.is_last))
 
 
 class ReplayBuffer:
@@ -141,13 +146,13 @@ class ReplayBuffer:
         # transitions cannot be sampled any more once this step is overwritten.
         self._next = np.full(capacity, NONE, np.int64)
         self._needed_by = np.zeros(capacity, np.int32)
-        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._streams: dict[tuple[str, str], Stream] = {}
         self._first = self._total = self._available = 0
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._lock = threading.Lock()
         self.counts = ReplayCounts()
         # Who exported segments asks whether they still belong to this content.
-        self.lineage = object()
+        self.lineage: object = object()
 
     def __len__(self) -> int:
         """Return how many transitions can be sampled."""
@@ -191,18 +196,18 @@ class ReplayBuffer:
         is late; `counts` says how many there were, and what else was amiss.
         """
         try:
-            state, action, reward = self._checked(record)
+            state, action, reward = self.checked(record)
         except ReplayError:
             self.counts.broken += 1
             raise
         with self._lock:
             stream = self._streams.get((record.vehicle, record.session))
             try:
-                linked = stream is not None and _continues(stream, record)
+                linked = stream is not None and continues(stream, record)
             except ReplayError:
                 self.counts.duplicate += 1
                 raise
-            self._note_irregular(stream, linked, record)
+            note_irregular(self.counts, self._streams, linked, record)
             serial = self._total
             slot = serial % self.capacity
             if serial - self._first == self.capacity:
@@ -225,19 +230,31 @@ class ReplayBuffer:
             self._stack_up(serial, previous, record.is_first)
             if previous != NONE:
                 self._link(previous, serial)
-            self._streams[record.vehicle, record.session] = _Stream(
-                serial, int(record.episode), int(record.step), bool(record.is_last))
+            self._streams[record.vehicle, record.session] = Stream.of(record, serial)
 
-    def sample(self, batch_size: int, gamma: float, n_step: int = 1) -> Batch:
+    def sample(self, batch_size: int, gamma: float, n_step: int = 1, part: tuple[int, int] = (0, 1)
+               ) -> Batch:
         """
         Draw transitions uniformly, with replacement.
 
         Up to `n_step` rewards are summed: fewer where the episode, or what is known of it, ends
         before; then the value of the last known state is bootstrapped unless it is terminal.
+        `part` says which of how many equal draws is wanted, for ranks that hold the same replay.
         Raises ReplayError when there is nothing to draw.
         """
+        index, count = part
         with self._lock:
-            return self._batch(self._draw(batch_size), gamma, n_step)
+            slots = self._draw(count * batch_size)[index * batch_size:(index + 1) * batch_size]
+            return self._batch(slots, gamma, n_step)
+
+    def blank(self, batch_size: int) -> Batch:
+        """Return a batch of nothing, to take part with where there is nothing to draw."""
+        size = self.frame_size if self.frames else 0
+        frames = torch.zeros((batch_size, size, size, self.frames), dtype=torch.uint8,
+                             device=self._frames.device).permute(0, 3, 1, 2)
+        state, numbers = torch.zeros(batch_size, self.state_size), torch.zeros(batch_size)
+        return Batch(frames, state, torch.zeros(batch_size, ACTION_SIZE), numbers, frames, state,
+                     numbers)
 
     def sample_returns(self, batch_size: int, gamma: float, newest: int, seed: int = 0) -> Batch:
         """
@@ -278,15 +295,9 @@ class ReplayBuffer:
                      torch.from_numpy(state[last]),
                      torch.from_numpy(discount.astype(np.float32)))
 
-    def _note_irregular(self, stream: _Stream | None, linked: bool, record: StepRecord) -> None:
-        if stream is None:
-            self.counts.restarts += any(name == record.vehicle for name, _ in self._streams)
-        elif not linked:
-            self.counts.gaps += record.episode == stream.episode
-            self.counts.unfinished += record.episode != stream.episode and not stream.is_last
-
-    def _checked(self, record: StepRecord
-                 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    def checked(self, record: StepRecord
+                ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        """Return a step's state, action and reward; raise ReplayError when it is broken."""
         where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
         if record.episode < 0 or record.step < 0:
             raise ReplayError(f'{where}: episode and step must not be negative')
@@ -419,7 +430,7 @@ class ReplayBuffer:
             whole = self._whole(slots)
             np.add.at(self._needed_by, oldest[whole] % self.capacity, 1)
             self._available = int(whole.sum())
-            self._streams = {(vehicle, session): _Stream(*rest)
+            self._streams = {(vehicle, session): Stream(*rest)
                              for vehicle, session, *rest in values['streams']}
             self.counts = ReplayCounts(**values['counts'])
             self._random.bit_generator.state = values['random']
@@ -454,7 +465,7 @@ def _numbers(where: str, name: str, values: NDArray[np.float32], size: int
     return numbers
 
 
-def _continues(stream: _Stream, record: StepRecord) -> bool:
+def continues(stream: Stream, record: StepRecord) -> bool:
     """Return whether `record` follows the stream's newest step directly; raise if it is late."""
     where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
     if (record.episode, record.step) <= (stream.episode, stream.step):
@@ -467,3 +478,14 @@ def _continues(stream: _Stream, record: StepRecord) -> bool:
     if record.is_first:
         raise ReplayError(f'{where}: is_first, but the episode already has step {stream.step}')
     return record.step == stream.step + 1
+
+
+def note_irregular(counts: ReplayCounts, streams: Mapping[tuple[str, str], Stream], linked: bool,
+                   record: StepRecord) -> None:
+    """Count what is amiss with a step that `streams` do not have yet."""
+    stream = streams.get((record.vehicle, record.session))
+    if stream is None:
+        counts.restarts += any(name == record.vehicle for name, _ in streams)
+    elif not linked:
+        counts.gaps += record.episode == stream.episode
+        counts.unfinished += record.episode != stream.episode and not stream.is_last

@@ -59,8 +59,8 @@ class Update:
 
 
 def inputs(value: float) -> tuple[Prepared, Tensor]:
-    """Return a batch and noise whose numbers sum up to 10 times `value`."""
-    return Prepared(*(torch.full((1,), value) for _ in range(9))), torch.full((1,), value)
+    """Return a batch and noise whose numbers sum up to 11 times `value`."""
+    return Prepared(*(torch.full((1,), value) for _ in range(10))), torch.full((1,), value)
 
 
 def test_a_replayed_update_sees_new_inputs_and_keeps_nothing_of_the_callers(on_gpu: None) -> None:
@@ -73,7 +73,7 @@ def test_a_replayed_update_sees_new_inputs_and_keeps_nothing_of_the_callers(on_g
         assert bool(finite)
         outcomes.append(measured)
         noise.fill_(99.0)  # the caller's own
-    assert [float(one.values) for one in outcomes] == [10.0 * value for value in range(1, 8)]
+    assert [float(one.values) for one in outcomes] == [11.0 * value for value in range(1, 8)]
     assert update.calls == WARM_UP + 1  # the rest were replays
     assert not captured(*inputs(200.0))[0]
 
@@ -82,5 +82,5 @@ def test_without_a_gpu_it_is_called_each_time() -> None:
     update = Update()
     captured = CapturedUpdate(update, captures=False)
     for value in (1.0, 2.0, 3.0, 4.0, 5.0):
-        assert float(captured(*inputs(value))[1].values) == 10 * value
+        assert float(captured(*inputs(value))[1].values) == 11 * value
     assert update.calls == 5

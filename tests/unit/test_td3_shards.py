@@ -1,0 +1,184 @@
+"""A learner of two ranks, which are processes: what each keeps, what is saved, and what one loses."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_td3_learner import SETTINGS, step
+
+from av_td3_ros.td3 import CheckpointError, StepRecord, load_checkpoint
+from av_td3_ros.td3.learner import Learner, LearnerSettings
+from av_td3_ros.td3.ranks import RanksError, enlist
+from av_td3_ros.td3.replay import DuplicateError, ReplayError
+from av_td3_ros.td3.shards import pack_steps, rank_of, shares, unpack_steps
+
+STEPS = 60  # of six episodes
+UPDATES = 4
+
+Lead = Callable[..., Learner]
+
+
+@pytest.fixture
+def lead() -> Iterator[Lead]:
+    """Return a function that starts a learner of two ranks."""
+    started: list[Learner] = []
+
+    def start(**changes: Any) -> Learner:
+        settings: LearnerSettings = dataclasses.replace(SETTINGS, ranks=2, **changes)
+        ranks = enlist(settings.ranks, settings.device, settings.rank_timeout)
+        try:
+            started.append(Learner(settings, ranks))
+        except ValueError:
+            ranks.leave()
+            raise
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def teach(one: Learner, first: int = 0, last: int = STEPS, reward: float = 1.0) -> None:
+    """Let a learner take steps."""
+    for number in range(first, last):
+        one.take(dataclasses.replace(step(number), reward=reward))
+
+
+def learn(one: Learner, updates: int = UPDATES) -> list[dict[str, float]]:
+    """Return the curves of some updates, none of them skipped."""
+    curves = []
+    for _ in range(updates):
+        assert one.wait(0.0)
+        metrics = one.update()
+        assert metrics is not None
+        curves.append(dict(metrics))
+    return curves
+
+
+def weights(one: Learner) -> dict[str, torch.Tensor]:
+    """Return copies of all weights."""
+    return {f'{part}.{name}': tensor.clone() for part in ('actor', 'critic', 'actor_target')
+            for name, tensor in getattr(one.agent, part).state_dict().items()}
+
+
+def test_what_is_sent_to_a_rank_arrives_as_it_was() -> None:
+    sent = [('replay', step(3)), ('demonstrations', dataclasses.replace(
+        step(9), action=None, reward=None, policy_version=np.int64(7)))]
+    for (name, there), (wanted, here) in zip(unpack_steps(pack_steps(sent)), sent, strict=True):
+        assert name == wanted
+        for field in dataclasses.fields(StepRecord):
+            assert np.array_equal(getattr(there, field.name), getattr(here, field.name))
+
+
+def test_an_episode_lies_with_one_rank_and_each_rank_has_as_many() -> None:
+    ranks = [rank_of(step(number), 3) for number in range(90)]
+    assert all(len(set(ranks[first:first + 10])) == 1 for first in range(0, 90, 10))
+    assert [ranks.count(rank) for rank in range(3)] == [30, 30, 30]
+    firsts = {rank_of(step(0, session=session), 3) for session in 'abcdefgh'}
+    assert len(firsts) > 1  # not every vehicle begins with the same one
+
+
+def test_the_larger_shard_counts_as_much_more() -> None:
+    assert shares([30, 10]) == [0.75, 0.25]
+    assert shares([0, 10]) == [0.0, 1.0]
+    assert shares([0, 0]) == [0.5, 0.5]  # demonstrations, which all have
+
+
+def test_two_ranks_share_out_learn_save_and_go_on_as_if_never_interrupted(
+        lead: Lead, tmp_path: Path) -> None:
+    one = lead(run=str(tmp_path / 'run'))
+    teach(one)
+    one.take_demonstration(step(1000))
+    one.take_demonstration(step(1001))
+    one.begin_driving()
+    one.wait(0.0)  # hands out what the other one keeps
+    assert len(one.own) == len(one.replay) // 2 == 27
+    assert (one.replay.total, len(one.demonstrations)) == (STEPS, 1)
+    with pytest.raises(DuplicateError):
+        one.take(step(STEPS - 1))
+    with pytest.raises(ReplayError, match='state has shape'):
+        one.take(dataclasses.replace(step(STEPS), state=np.zeros(3, np.float32)))
+    assert (one.replay.counts.duplicate, one.replay.counts.broken) == (1, 1)
+    learn(one)
+    one.save()  # refuses where the other rank has other weights
+    saved = load_checkpoint(one.checkpoint)
+    assert (saved.ranks, saved.stored_steps) == (2, STEPS)
+    teach(one, STEPS, STEPS + 20)
+    curves, wanted, size = learn(one), weights(one), len(one.replay)
+    one.close()
+
+    with pytest.raises(CheckpointError, match=r'replay of 2 ranks, here are 1; go on with ranks'):
+        Learner(dataclasses.replace(SETTINGS, resume=str(saved.path)))
+    again = lead(resume=str(saved.path))
+    again.begin_driving()
+    with pytest.raises(DuplicateError):
+        again.take(step(STEPS - 1))  # the other rank has it
+    teach(again, STEPS, STEPS + 20)
+    assert learn(again)[1:] == curves[1:]  # the first one tells of the actor's before, too
+    assert len(again.replay) == size
+    for name, weight in weights(again).items():
+        assert torch.equal(weight, wanted[name]), name
+
+
+def test_one_rank_without_data_or_with_bad_data_holds_nobody_up(lead: Lead, tmp_path: Path
+                                                                ) -> None:
+    one = lead(run=str(tmp_path), skips_tolerated=2)
+    near, far = ([number for number in range(STEPS) if rank_of(step(number), 2) == rank]
+                 for rank in (0, 1))
+    for number in near[:20]:
+        one.take(step(number))
+    one.begin_driving()
+    learn(one, 2)
+    one.save()
+    good = one.checkpoint
+    before = weights(one)
+    for number in far[-10:]:
+        one.take(dataclasses.replace(step(number), reward=1e30))  # its square is not finite
+    assert one.wait(0.0) and one.update() is None and one.update() is None
+    assert one.agent.skipped == 2
+    for name, weight in weights(one).items():
+        assert torch.equal(weight, before[name]), name
+    assert f'went back to {good}' in one.recover()
+    one.save()  # the other rank went back as well
+
+
+def test_a_rank_that_is_killed_ends_the_learner_with_its_name(lead: Lead) -> None:
+    one = lead()
+    teach(one)
+    one.begin_driving()
+    learn(one, 1)
+    (process,) = one.ranks.processes.values()
+    os.kill(process.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(RanksError, match='rank 1 of 2 was killed by SIGKILL'):
+        learn(one, 3)
+    assert time.monotonic() - started < 10.0
+
+
+def test_a_rank_that_is_silent_ends_the_learner(lead: Lead) -> None:
+    one = lead(rank_timeout=5.0)
+    teach(one)
+    one.begin_driving()
+    learn(one, 1)
+    (process,) = one.ranks.processes.values()
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RanksError, match='has lost the others'):
+            learn(one, 3)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def test_more_ranks_than_gpus_are_refused() -> None:
+    if torch.cuda.device_count() >= 64:
+        pytest.skip('there are as many')
+    with pytest.raises(ValueError, match='each rank needs a GPU of its own'):
+        enlist(64, 'cuda', 10.0)
