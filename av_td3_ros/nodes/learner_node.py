@@ -1,6 +1,8 @@
 """Learns from recorded transitions while they arrive, and publishes refreshed weights."""
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import traceback
@@ -23,7 +25,9 @@ from av_td3_ros.ros.recording.sequencer import Sequencer
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings, tell_refusal
 from av_td3_ros.td3.agent import Metrics
-from av_td3_ros.td3.learner import Learner, LearnerSettings
+from av_td3_ros.td3.follower import main as follow
+from av_td3_ros.td3.learner import LearnerSettings, lead
+from av_td3_ros.td3.ranks import RanksError, is_told
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.td3.weights import pack
@@ -38,17 +42,21 @@ class LearnerNode(Node):
     def __init__(self) -> None:
         super().__init__('learner_node')
         s = self.settings = declare_settings(self, LearnerSettings)
-        self._learner = Learner(s)
+        self._learner = lead(s)
         accept_changes(self, s, self._apply)
         self._refused = Throttle()
         self._sequencers: dict[tuple[str, str], Sequencer[Transition]] = {}
         self._asked: dict[tuple[str, str], float] = {}
         self._recorders: dict[str, Any] = {}  # one client for each vehicle that was heard
         self._metrics: dict[str, float] = {}
-        self._world_waiting = self._finished = self._closing = False
+        self._world_waiting = self._finished = self._closing = self._ranks_lost = False
         self._world_lock, self._status_lock = threading.Lock(), threading.Lock()
         self.failure = ''
-        self._load_bags()
+        try:
+            self._load_bags()
+        except ValueError:
+            self._learner.close()
+            raise
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
@@ -163,7 +171,8 @@ class LearnerNode(Node):
         try:
             self._learn()
         except Exception as error:
-            self.failure = f'learning stopped: {error!r}'
+            self._ranks_lost = isinstance(error, RanksError)
+            self.failure = f'learning stopped: {error if self._ranks_lost else repr(error)}'
             self.get_logger().fatal(f'{self.failure}\n{traceback.format_exc()}')
             self._release_world()
             self.context.try_shutdown()
@@ -292,15 +301,18 @@ class LearnerNode(Node):
         self._closing = True
         self._release_world()
         self._worker.join()
-        if not self._finished:
+        if not self._finished and not self._ranks_lost:
             self._save()
+        self._learner.close()
         if self._log is not None:
             self._log.close()
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node."""
+    """Run the node, or under torchrun any other rank than the first one's, which is no node."""
     run_with_allocator_settings()
+    if is_told() and int(os.environ['RANK']):
+        sys.exit(follow([]))
     run(LearnerNode, args)
 
 

@@ -67,7 +67,8 @@ class TD3Settings:
                              'weights, float64 is double precision throughout; auto: bfloat16 '
                              'where the processor has it', choices=('auto', *PRECISIONS))
     cuda_graph: bool = setting(True, 'on a GPU replay each kind of update as one captured graph '
-                               'instead of launching its kernels one by one')
+                               'instead of launching its kernels one by one; not with several '
+                               'ranks')
 
 
 PRESETS: dict[str, tuple[TD3Settings, NetworkSettings]] = {
@@ -148,7 +149,9 @@ class TD3:
         self.critic_optimizer = ClippedAdam(self.critic, *rates, settings.critic_clip_norm, ranks)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = self.skipped = self.skipped_in_row = 0
-        captures = settings.cuda_graph and self.device.type == 'cuda' and ranks.captures
+        # Nobody watches over an exchange with other ranks that a graph replays: were one of them
+        # dead, this one would wait for it for ever.
+        captures = settings.cuda_graph and self.device.type == 'cuda' and ranks.count == 1
         self._plain_update = CapturedUpdate(self._update_critics, captures)
         self._delayed_update = CapturedUpdate(self._update_all, captures)
         self._of_critics = self._of_actor = Measured.nothing()

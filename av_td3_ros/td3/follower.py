@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.td3.checkpoint import agent_from_bytes
 from av_td3_ros.td3.learner import Learner, LearnerSettings
-from av_td3_ros.td3.ranks import SILENCE, Ranks, RanksError, join_as_told
+from av_td3_ros.td3.ranks import Ranks, RanksError, follow_the_first
 from av_td3_ros.td3.replay import ReplayError
 from av_td3_ros.td3.shards import (
     DEMONSTRATIONS,
@@ -69,22 +69,18 @@ def follow(ranks: Ranks) -> None:
                 return
 
 
-def main() -> int:
+def main(args: list[str] | None = None) -> int:
     """Run as the rank that the environment says; return the exit status."""
     parser = argparse.ArgumentParser(prog=f'python -m {__spec__.name}', description=__doc__)
-    parser.add_argument('--device', default='cpu', help='torch device; cuda: the GPU with the '
-                        'number of this rank on its host (default %(default)s)')
-    parser.add_argument('--timeout', type=float, default=SILENCE, metavar='S', help='wall time '
-                        'in s that the other ranks may be silent (default %(default)g)')
     parser.add_argument('--port', type=int, help='port of this host where rank 0 waits; without '
                         'it, as torchrun says')
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Whoever ends the session tells rank 0, which has a last checkpoint to write from all shards.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
-        ranks = join_as_told(options.device, options.timeout, options.port)
+        ranks = follow_the_first(options.port)
         follow(ranks)
     except (RanksError, ValueError, OSError) as error:
         print(f'[FATAL] {error}', file=sys.stderr, flush=True)

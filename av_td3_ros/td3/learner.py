@@ -16,7 +16,7 @@ from av_td3_ros.td3.demonstrations import DemonstrationSettings, HumanSteps, Mix
 from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
 from av_td3_ros.td3.networks import NetworkSettings
-from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, own_device
+from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, enlist, own_device
 from av_td3_ros.td3.replay import (
     SEGMENT,
     DuplicateError,
@@ -293,6 +293,19 @@ class Learner:
         with contextlib.suppress(RanksError):  # those that have ended will not hear it
             self._order('stop')
         self.ranks.leave()
+
+
+def lead(settings: LearnerSettings) -> Learner:
+    """Return the learner, after starting the ranks beside it. Raises as it does, and `enlist`."""
+    ranks = enlist(settings.ranks, settings.device, settings.rank_timeout)
+    try:
+        return Learner(settings, ranks)
+    except (ValueError, OSError):
+        with contextlib.suppress(RanksError):
+            for rank in range(1, ranks.count):
+                ranks.send(rank, to_message('stop'))
+        ranks.leave()
+        raise
 
 
 def _frames_device(settings: LearnerSettings, device: str, capacity: int) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
 
 LOOPBACK = '127.0.0.1'
 FOLLOWER = 'av_td3_ros.td3.follower'
@@ -23,6 +23,7 @@ FOLLOWER = 'av_td3_ros.td3.follower'
 SILENCE = 300.0
 """Wall time in s that a rank may be silent by default: rank 0 writes checkpoints meanwhile."""
 
+_RULES = 'device and timeout'
 _ENDING = 5.0  # s of wall time that a rank has to end in good order
 _NOTICING = 2.0  # s of wall time after which the end of a process is known
 
@@ -36,14 +37,13 @@ class Ranks:
     Stand for this process, number `rank` of `count`, among those that learn together.
 
     Rank 0 leads; all ranks call `average`, `gather` and `summarise` in the same order. With one
-    rank these return what they were given. `captures` says whether a CUDA graph can hold them:
-    NCCL's can be captured, gloo's go through the host. All raise RanksError for a rank that has
-    ended, or is silent for longer than `join` was told.
+    rank these return what they were given. All raise RanksError for a rank that has ended, or is
+    silent for longer than `enlist` was told.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, captures: bool = True,
+    def __init__(self, rank: int = 0, count: int = 1,
                  processes: Mapping[int, subprocess.Popen[bytes]] | None = None) -> None:
-        self.rank, self.count, self.captures = rank, count, captures
+        self.rank, self.count = rank, count
         self.processes = dict(processes or {})
 
     def own(self, drawn: Tensor, dimension: int = 0) -> Tensor:
@@ -160,49 +160,8 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join(device: str, timeout: float, rank: int, count: int, store: Store | None = None
-         ) -> Ranks:
-    """
-    Become rank number `rank` of `count`; without a `store`, as the environment says (env://).
-
-    `timeout` is the wall time in s that a rank may be silent. Raises RanksError when the others
-    do not come.
-    """
-    on_gpu = torch.device(device).type == 'cuda'
-    try:
-        dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpu else 'gloo', rank=rank,
-                                world_size=count, store=store,
-                                timeout=datetime.timedelta(seconds=timeout))
-    except RuntimeError as error:
-        raise RanksError(f'rank {rank} of {count} did not find the others: {error}') from error
-    return Ranks(rank, count, captures=on_gpu)
-
-
-def join_as_told(device: str, timeout: float, port: int | None = None) -> Ranks:
-    """
-    Become the rank that RANK and WORLD_SIZE in the environment say, as torchrun sets them.
-
-    `port` is where `enlist` waits; without it, env:// says where the others are.
-    """
-    rank, count = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
-    store = None
-    if port is not None:
-        store = _store(port, count, False)
-        store.set(_here(rank), '')
-    return join(own_device(device), timeout, rank, count, store)
-
-
-def _here(rank: int) -> str:
-    return f'rank {rank} is here'
-
-
-def _store(port: int, count: int, is_master: bool) -> Any:
-    return dist.TCPStore(LOOPBACK, port, count, is_master,  # type: ignore[attr-defined]
-                         wait_for_workers=False)
-
-
 def is_told() -> bool:
-    """Return whether the environment says which rank this is."""
+    """Return whether the environment says which rank this is, as torchrun does."""
     return 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
 
 
@@ -215,11 +174,15 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
     """
     Return this process as rank 0 of `count`; the others are started here, on this host.
 
-    Under torchrun they are there already. Raises ValueError where there are too few GPUs,
+    Under torchrun they are started already. A rank may be silent for `timeout` s of wall time.
+    Raises ValueError where there are too few GPUs or other ranks than torchrun's are asked for,
     RanksError when one of the others does not come.
     """
     if is_told():
-        return join_as_told(device, timeout)
+        if count not in (1, int(os.environ['WORLD_SIZE'])):
+            raise ValueError(f'ranks = {count}, but torchrun says {os.environ["WORLD_SIZE"]}: '
+                             'leave ranks out')
+        return _join(_rendezvous(), device, timeout)
     if count == 1:
         return ALONE
     if device.startswith('cuda') and (device != 'cuda' or torch.cuda.device_count() < count):
@@ -229,8 +192,7 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
     os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')  # whatever this host's name resolves to
     store = _store(0, count, True)
     started = Ranks(0, count, processes={rank: subprocess.Popen(
-        [sys.executable, '-m', FOLLOWER, '--device', device, '--timeout', str(timeout),
-         '--port', str(store.port)],
+        [sys.executable, '-m', FOLLOWER, '--port', str(store.port)],
         env={**os.environ, 'WORLD_SIZE': str(count), 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
         stdin=subprocess.DEVNULL) for rank in range(1, count)})
     until = time.monotonic() + SILENCE
@@ -240,10 +202,62 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
             if time.monotonic() > until:
                 raise RanksError(f'not all of {count} ranks started within {SILENCE:g} s')
             time.sleep(0.05)
-        joined = join(own_device(device), timeout, 0, count, store)
+        joined = _join((store, 0, count), device, timeout)
     except RanksError:
         for process in started.processes.values():
             process.kill()
         raise
     joined.processes = started.processes
     return joined
+
+
+def follow_the_first(port: int | None = None) -> Ranks:
+    """
+    Become the rank that RANK and WORLD_SIZE in the environment say.
+
+    `port` is where `enlist` waits on this host; without it, MASTER_ADDR and MASTER_PORT say where
+    the others are, as torchrun sets them. Raises RanksError when they are not there.
+    """
+    if port is None:
+        found = _rendezvous()
+    else:
+        count = int(os.environ['WORLD_SIZE'])
+        found = _store(port, count, False), int(os.environ['RANK']), count
+    return _join(found)
+
+
+def _join(found: tuple[Any, int, int], device: str = '', timeout: float = 0.0) -> Ranks:
+    """Meet the others at a store; rank 0 says what they compute on and how long they wait."""
+    store, rank, count = found
+    try:
+        if rank == 0:
+            store.set(_RULES, json.dumps([device, timeout]))
+        else:
+            store.set(_here(rank), '')
+            device, timeout = json.loads(store.get(_RULES))
+        on_gpu = torch.device(device).type == 'cuda'
+        dist.init_process_group('cpu:gloo,cuda:nccl' if on_gpu else 'gloo', rank=rank,
+                                world_size=count, store=store,
+                                timeout=datetime.timedelta(seconds=timeout))
+    except RuntimeError as error:
+        raise RanksError(f'rank {rank} of {count} did not find the others: {error}') from error
+    return Ranks(rank, count)
+
+
+def _rendezvous() -> tuple[Any, int, int]:
+    wait = datetime.timedelta(seconds=SILENCE)
+    try:
+        found: tuple[Any, int, int] = next(
+            dist.rendezvous('env://', timeout=wait))  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise RanksError(f'no other ranks at {os.environ.get("MASTER_ADDR")}: {error}') from error
+    return found
+
+
+def _store(port: int, count: int, is_master: bool) -> Any:
+    return dist.TCPStore(LOOPBACK, port, count, is_master,  # type: ignore[attr-defined]
+                         wait_for_workers=False)
+
+
+def _here(rank: int) -> str:
+    return f'rank {rank} is here'

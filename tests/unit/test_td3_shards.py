@@ -1,4 +1,4 @@
-"""A learner of two ranks, which are processes: what each keeps, what is saved, and what one loses."""
+"""A learner of two ranks, each a process: what each keeps, what is saved, and what is lost."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,8 +14,8 @@ import pytest
 import torch
 from test_td3_learner import SETTINGS, step
 
-from av_td3_ros.td3 import CheckpointError, StepRecord, load_checkpoint
-from av_td3_ros.td3.learner import Learner, LearnerSettings
+from av_td3_ros.td3 import CheckpointError, StepRecord, learner, load_checkpoint
+from av_td3_ros.td3.learner import Learner
 from av_td3_ros.td3.ranks import RanksError, enlist
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.shards import pack_steps, rank_of, shares, unpack_steps
@@ -32,13 +32,7 @@ def lead() -> Iterator[Lead]:
     started: list[Learner] = []
 
     def start(**changes: Any) -> Learner:
-        settings: LearnerSettings = dataclasses.replace(SETTINGS, ranks=2, **changes)
-        ranks = enlist(settings.ranks, settings.device, settings.rank_timeout)
-        try:
-            started.append(Learner(settings, ranks))
-        except ValueError:
-            ranks.leave()
-            raise
+        started.append(learner.lead(dataclasses.replace(SETTINGS, ranks=2, **changes)))
         return started[-1]
 
     yield start
