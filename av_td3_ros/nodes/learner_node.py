@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Transition
 from av_td3_msgs.srv import ResendTransitions
 from carla_msgs.msg import CarlaControl
@@ -17,21 +16,20 @@ from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import to_actor_weights, to_metrics
+from av_td3_ros.ros.conversions import to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.recording.run_log import RunLog
 from av_td3_ros.ros.recording.sequencer import Sequencer
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings, tell_refusal
+from av_td3_ros.ros.weights_publisher import WeightsPublisher
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.follower import main as follow
 from av_td3_ros.td3.learner import LearnerSettings, lead
 from av_td3_ros.td3.ranks import RanksError, is_told
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
-from av_td3_ros.td3.weights import pack
-from av_td3_ros.trust.signing import begin_session
 
 ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
 
@@ -50,6 +48,7 @@ class LearnerNode(Node):
         self._recorders: dict[str, Any] = {}  # one client for each vehicle that was heard
         self._metrics: dict[str, float] = {}
         self._world_waiting = self._finished = self._closing = self._ranks_lost = False
+        self._has_news = True  # of weights to be sent
         self._world_lock, self._status_lock = threading.Lock(), threading.Lock()
         self.failure = ''
         try:
@@ -60,12 +59,9 @@ class LearnerNode(Node):
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
-        self._signer, words = begin_session(s.signing.key)
-        if words:
-            self.get_logger().warning(words)
 
-        self._weights = self.create_publisher(
-            ActorWeightsMessage, '~/output/actor_weights', qos.LATCHED)
+        self._weights = WeightsPublisher(self, s.signing.key, s.weights_precision,
+                                         s.publish_period)
         self._status = self.create_publisher(LearnerStatus, '~/output/status', qos.STATUS)
         self._world = self.create_publisher(CarlaControl, '~/output/world_control', qos.SENSOR)
         self.create_subscription(Transition, '~/input/transition', self._on_transition,
@@ -183,6 +179,7 @@ class LearnerNode(Node):
             if not learner.wait(0.1):
                 if learner.is_complete and not self._finished:
                     self._finish()
+                self._publish_weights()
                 self._hold_world()
                 continue
             metrics = learner.update()
@@ -194,30 +191,35 @@ class LearnerNode(Node):
                 continue
             updates = learner.agent.updates
             if updates % s.publish_every == 0:
-                self._publish_weights()
+                self._has_news = True
                 self._read(metrics)
+            self._publish_weights()
             if updates % s.checkpoint_every == 0:
                 self._save()
             self._hold_world()
 
     def _finish(self) -> None:
         """Everything is received and learned from: stop the world, keep the result."""
-        self._publish_weights()
+        self._has_news = True
+        self._publish_weights(last=True)
         self._save()
         self._finished = True
         self._hold_world()
         self._publish_status()
 
     def _read(self, metrics: Metrics) -> None:
-        self._metrics = {**metrics, **self._learner.examine()}
+        self._metrics = {**metrics, **self._learner.examine(),
+                         'weights_kilobytes': self._weights.size / 1e3,
+                         'weights_pack_ms': 1e3 * self._weights.took}
         if self._log is not None:
             self._log.update(self._learner.agent.updates, self._metrics)
 
-    def _publish_weights(self) -> None:
-        self._learner.policy_version += 1
-        weights = pack(self._learner.agent.actor, self._learner.policy_version)
-        self._weights.publish(to_actor_weights(self._signer.seal(
-            weights, self.get_clock().now().nanoseconds)))
+    def _publish_weights(self, last: bool = False) -> None:
+        """Send the newest weights, where there are newer ones and their time has come."""
+        if self._has_news and (last or self._weights.is_time):
+            self._learner.policy_version += 1
+            self._weights.publish(self._learner.agent.actor, self._learner.policy_version)
+            self._has_news = False
 
     def _save(self) -> None:
         try:
@@ -282,7 +284,10 @@ class LearnerNode(Node):
         values: dict[str, object] = {
             'updates': learner.agent.updates, 'replay': len(learner.replay),
             'transitions refused': self._refused.count, 'updates skipped': learner.agent.skipped,
-            'world waits': self._world_waiting, 'policy version': learner.policy_version}
+            'world waits': self._world_waiting, 'policy version': learner.policy_version,
+            'weights [kB]': self._weights.size / 1e3,
+            'weights packed in [ms]': 1e3 * self._weights.took,
+            **({'ranks': learner.ranks.count} if learner.ranks.count > 1 else {})}
         if self.failure:
             return Reading(ERROR, self.failure, values)
         if self._finished:
@@ -302,6 +307,8 @@ class LearnerNode(Node):
         self._release_world()
         self._worker.join()
         if not self._finished and not self._ranks_lost:
+            if self.context.ok():
+                self._publish_weights(last=True)
             self._save()
         self._learner.close()
         if self._log is not None:

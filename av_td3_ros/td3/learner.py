@@ -32,6 +32,7 @@ from av_td3_ros.td3.shards import (
     check_alike,
     to_message,
 )
+from av_td3_ros.td3.weights import PRECISIONS as WEIGHTS_PRECISIONS
 from av_td3_ros.trust.signing import SigningSettings
 
 UNTRAINED = 'untrained'
@@ -65,6 +66,12 @@ class LearnerSettings:
     replay_on_device: bool = setting(True, 'keep the frames in the memory of a GPU that has twice '
                                      'the room for them')
     publish_every: int = setting(50, 'updates between two published policies', minimum=1)
+    publish_period: float = setting(0.0, 'least wall time in s between two published policies: '
+                                    'the newest waits for it, and none is sent in between; the '
+                                    'last one always gets out', minimum=0.0, maximum=3600.0)
+    weights_precision: str = setting('float32', 'in which the weights are sent: float16 takes '
+                                     'half the bytes, and the actions differ by less than 1e-3',
+                                     choices=tuple(WEIGHTS_PRECISIONS))
     checkpoint_every: int = setting(500, 'updates between two checkpoints', minimum=1)
     checkpoints_kept: int = setting(3, 'newest checkpoints that are kept, beside the untrained '
                                     'and the best one', minimum=1)

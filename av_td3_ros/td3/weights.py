@@ -12,6 +12,9 @@ from torch import Tensor
 
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
 
+PRECISIONS = {'float32': torch.float32, 'float16': torch.float16}
+"""What weights may be sent in, by the name of the setting."""
+
 
 class WeightsError(ValueError):
     """Weights that do not verify; `reason` is the kind of it, to be counted by."""
@@ -41,22 +44,33 @@ class ActorWeights:
     signature: bytes = b''
 
 
-def pack(actor: Actor, version: int) -> ActorWeights:
-    """Return the actor's weights as float32 safetensors, ready to be sent."""
+def pack(actor: Actor, version: int, precision: str = 'float32') -> ActorWeights:
+    """
+    Return the actor's weights as safetensors of `precision`, ready to be sent.
+
+    A tensor with a value beyond what float16 can hold, 65504, stays float32.
+    """
     architecture = architecture_hash(actor.network)
-    tensors = {name: tensor.detach().to('cpu', torch.float32).contiguous()
+    tensors = {name: _narrowed(tensor.detach().to('cpu', torch.float32), PRECISIONS[precision])
                for name, tensor in actor.state_dict().items()}
     data = safetensors.torch.save(tensors, {'version': str(version),
                                             'architecture': architecture})
     return ActorWeights(version, architecture, data, hashlib.sha256(data).hexdigest())
 
 
+def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a smaller type, or as it is where that would make it infinite."""
+    narrow = tensor.to(dtype).contiguous()
+    return narrow if narrow.isfinite().all() else tensor.contiguous()
+
+
 def unpack(weights: ActorWeights, network: NetworkSettings) -> dict[str, Tensor]:
     """
-    Return the state dict of an actor of shape `network`, verified.
+    Return the state dict of an actor of shape `network` in float32, verified.
 
     Raises WeightsError when the bytes do not match their hash, belong to another architecture or
-    version, cannot be parsed, or hold a wrong shape or a value that is not finite.
+    version, cannot be parsed, or hold a wrong shape, another type than `pack` writes or a value
+    that is not finite.
     """
     found = hashlib.sha256(weights.data).hexdigest()
     if found != weights.sha256:
@@ -78,7 +92,11 @@ def unpack(weights: ActorWeights, network: NetworkSettings) -> dict[str, Tensor]
             raise WeightsError(f'weights {weights.version}: the data say {name} '
                                f'{about.get(name)!r}, expected {given!r}')
     check_tensors(tensors, network, f'weights {weights.version}')
-    return tensors
+    for name, tensor in tensors.items():
+        if tensor.dtype not in PRECISIONS.values():
+            raise WeightsError(f'weights {weights.version}: {name} is {tensor.dtype}, expected '
+                               f'one of {", ".join(PRECISIONS)}')
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def check_tensors(tensors: dict[str, Tensor], network: NetworkSettings, where: str) -> None:

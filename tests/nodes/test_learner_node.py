@@ -20,11 +20,16 @@ from rclpy.serialization import serialize_message
 
 from av_td3_ros.cli.session import Session
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_actor_weights, to_bytes, to_floats
+from av_td3_ros.ros.conversions import (
+    from_actor_weights,
+    to_bytes,
+    to_floats,
+    to_nanoseconds,
+)
 from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
-from av_td3_ros.td3.weights import ActorWeights, WeightsError, unpack
+from av_td3_ros.td3.weights import ActorWeights, WeightsError, pack, unpack
 from av_td3_ros.trust.gate import Gate, TrustSettings
 from av_td3_ros.trust.keys import create_key
 from av_td3_ros.trust.trusted import Trust
@@ -144,6 +149,46 @@ def test_weights_are_latched_for_who_comes_late(peer: Peer, connect: Callable[..
     late = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
     assert late.next().version == version
     assert len(late.messages) == 1
+
+
+def test_weights_are_sent_in_half_precision_and_no_more_often_than_a_period(
+        peer: Peer, make: Callable[..., Running], log: Log) -> None:
+    node = make('learner_node', {**SMALL, 'weights_precision': 'float16', 'publish_period': 1.5,
+                                 'publish_every': 2})
+    school = School(peer)
+    weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    node.connected(peer)
+    node.spin()
+    size = len(weights.next().weights)
+    actor = node.node._learner.agent.actor
+    assert size < 0.7 * len(pack(actor, 1).data)  # the tensors' names take as much as before
+    assert f'{size / 1e3:.0f} kB in float16' in log.next('weights 1 sent')
+    school.teach(1, 60)
+    status = school.until(lambda one: one.updates == 22)  # eleven policies were due
+
+    def newest_is_out() -> bool:
+        last = weights.messages[-1]
+        return pack(actor, last.version, 'float16').data == bytes(last.weights)
+
+    await_that(newest_is_out, 'the newest weights')
+    stamps = [to_nanoseconds(one.stamp) for one in weights.messages]
+    assert min(np.diff(stamps)) >= 1.4e9 and len(stamps) < 11
+    status = school.until(lambda one: one.policy_version == weights.messages[-1].version)
+    figures = {one.name: one.value for one in status.metrics}
+    assert figures['weights_kilobytes'] == pytest.approx(size / 1e3, rel=0.01)
+    assert figures['weights_pack_ms'] > 0.0
+
+
+def test_the_last_weights_get_out_whatever_the_period(peer: Peer, connect: Callable[..., School]
+                                                     ) -> None:
+    school = connect({'publish_period': 3600.0, 'total_transitions': 30})
+    weights = peer.hear(ActorWeightsMessage, '/learner/actor_weights', qos.LATCHED)
+    first = weights.next()
+    school.teach(1, 60)
+    status = school.until(lambda one: one.finished)
+    last = weights.next(lambda one: one.version == status.policy_version)
+    assert bytes(last.weights) != bytes(first.weights)
+    assert [one.version for one in weights.messages] == [1, 2]
 
 
 def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
