@@ -82,7 +82,8 @@ class Config:
             'vehicle': vehicle, 'world.map': map_name, 'seed': seed})})
 
     def for_training(self, profile: str, vehicle: str, *, map_name: str | None = None,
-                     seed: int | None = None, steps: int | None = None) -> Config:
+                     seed: int | None = None, steps: int | None = None,
+                     ranks: int | None = None) -> Config:
         """Return the configuration of a training session; what is None stays as it is."""
         simulated = self.for_simulator(vehicle, map_name=map_name, seed=seed)
         return simulated.with_values(profile_parameters(profile)).with_values({
@@ -90,7 +91,7 @@ class Config:
                                         'episodes.seed': seed}),
             'policy_node': _given({'training': True, 'seed': seed}),
             'recorder_node': {'wait_for': 1},
-            'learner_node': _given({'seed': seed, 'total_transitions': steps})})
+            'learner_node': _given({'seed': seed, 'total_transitions': steps, 'ranks': ranks})})
 
     def for_driving(self, profile: str, vehicle: str, *, map_name: str | None = None,
                     seed: int | None = None, recording: bool = False) -> Config:

@@ -41,7 +41,7 @@ class Told:
     params_file: str = ''
     config: str = ''
 
-    def training(self, steps: str = '', resume: str = '') -> Config:
+    def training(self, steps: str = '', resume: str = '', ranks: str = '') -> Config:
         """Return the configuration of a training session; raise ValueError for what cannot be."""
         start: Path | None = None
         if resume:
@@ -50,7 +50,8 @@ class Told:
             load_checkpoint(str(start))  # says why when it cannot be
         config = self._base(load_policy(start) if start else None).for_training(
             self.profile, self.vehicle, map_name=self._map(TRAINING_MAP),
-            seed=number('seed', self.seed), steps=number('steps', steps))
+            seed=number('seed', self.seed), steps=number('steps', steps),
+            ranks=number('ranks', ranks))
         if start:  # what comes is no beginner's driving
             config = config.with_values({'learner_node': {'resume': str(start.resolve())},
                                          'policy_node': {'exploration.warmup_steps': 0}})

@@ -67,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--config', action='append', default=[], metavar='KEY=VALUE',
                         help='any setting, e.g. td3.gamma=0.9 or learner_node.threads=2; '
                              '`av-td3 config` lists them; may be given again and again')
+    parser.add_argument('--ranks', type=int, metavar='N',
+                        help='processes that learn together, each with a batch and a part of the '
+                             'replay of its own (docs/scaling.md; default: what '
+                             'config/learner_node.yaml says, which is 1)')
     parser.add_argument('--debug', action='store_true',
                         help='log at debug level and show tracebacks')
 
@@ -133,7 +137,7 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
         config = config.with_preset(options.preset)
     config = config.for_training(
         options.profile, VEHICLE, map_name=(options.map or TRAINING_MAP) if simulated else None,
-        seed=options.seed, steps=options.steps).with_values(
+        seed=options.seed, steps=options.steps, ranks=options.ranks).with_values(
         {'learner_node': {**{key: given for key, given in bags.items() if given},
                           'offline': not options.steps}})
     learner = config.with_options(options.config).settings['learner_node']

@@ -602,6 +602,40 @@ def test_a_checkpoint_of_another_network_is_refused(make: Callable[..., Running]
                               'resume': str(tmp_path / 'run' / 'checkpoints')})
 
 
+def test_two_ranks_learn_from_what_one_receives(peer: Peer, make: Callable[..., Running],
+                                                tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    node = make('learner_node', {**SMALL, 'ranks': 2, 'run': str(run), 'total_transitions': 48})
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 54)
+    status = school.until(lambda one: one.finished)
+    assert (status.transitions, status.updates, status.updates_skipped) == (48, 19, 0)
+    checkpoint = load_checkpoint(status.checkpoint)
+    assert (checkpoint.ranks, checkpoint.stored_steps) == (2, 53)  # without the last end
+    shares = [int(state['total']) for state in checkpoint.shard_states]
+    assert sorted(shares) == [26, 27]  # whole episodes, of nine steps
+    (other,) = node.node._learner.ranks.processes.values()
+    node.stop()
+    assert other.poll() == 0
+
+
+def test_a_learner_whose_other_rank_dies_says_so_and_ends(
+        peer: Peer, make: Callable[..., Running], log: Log) -> None:
+    node = make('learner_node', {**SMALL, 'ranks': 2})
+    school = School(peer)
+    node.connected(peer)
+    node.spin()
+    school.teach(1, 30)
+    school.until(lambda one: one.updates == (actions_in(30) - 10) // 2)  # and waits for more
+    (other,) = node.node._learner.ranks.processes.values()
+    other.kill()
+    assert 'rank 1 of 2 was killed by SIGKILL' in log.next('learning stopped')
+    await_that(lambda: not node.node.context.ok(), 'the end of the node')
+    assert node.node.failure
+
+
 def test_ctrl_c_leaves_a_whole_checkpoint(peer: Peer, tmp_path: Path) -> None:
     run = tmp_path / 'run'
     file = parameter_file(tmp_path, {'learner_node': {**SMALL, 'run': str(run)}})

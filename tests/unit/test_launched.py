@@ -30,12 +30,13 @@ def test_what_is_said_last_counts(tmp_path: Path) -> None:
         tmp_path, environment_node={'episodes': {'max_speed': 3.0, 'max_offset': 0.1}},
         learner_node={'seed': 4, 'threads': 2}, simulator_node={'world': {'map': 'town'}})
     told = Told('embedded', 'hero', seed='7', params_file=file, config='learner_node.threads=3')
-    values = told.training(steps='50').values()
+    values = told.training(steps='50', ranks='2').values()
     assert values['environment_node']['episodes.max_offset'] == 0.1  # the file
     assert values['environment_node']['episodes.max_speed'] == 8.0   # the profile
     assert values['learner_node']['seed'] == 7                       # the argument
     assert values['learner_node']['threads'] == 3                    # config
     assert values['learner_node']['total_transitions'] == 50
+    assert values['learner_node']['ranks'] == 2
     assert values['simulator_node']['world.map'] == 'town'
 
 

@@ -17,7 +17,7 @@ def configured(*words: str) -> dict[str, object]:
     settings = train.configured(parser.parse_args(words), simulated=True).settings
     learner, policy = settings['learner_node'], settings['policy_node']
     return {'bags': learner.bags, 'shown': learner.demonstration_bags, 'td3': learner.td3,
-            'offline': learner.offline, 'total': learner.total_transitions,
+            'offline': learner.offline, 'ranks': learner.ranks, 'total': learner.total_transitions,
             'warmup': policy.exploration.warmup_steps, 'features': policy.network.features}
 
 
@@ -42,6 +42,13 @@ def test_what_the_user_says_comes_last(bag: str) -> None:
     assert found['warmup'] == 500
     assert found['td3'].tau == 0.5 and found['td3'].gamma == PRESETS['paper'][0].gamma
     assert found['features'] == PRESETS['paper'][1].features
+
+
+def test_ranks_are_as_many_as_is_said() -> None:
+    assert configured()['ranks'] == 1
+    assert configured('--ranks', '2')['ranks'] == 2
+    with pytest.raises(ValueError, match='ranks = 0'):
+        configured('--ranks', '0')
 
 
 def test_demonstrations_replace_the_warm_up_too(bag: str) -> None:

@@ -159,6 +159,10 @@ def learning_arguments() -> list[DeclareLaunchArgument]:
             'resume', default_value='',
             description='run or checkpoint to go on from with all that it learned, and with the '
                         'settings it was trained with; empty: start anew'),
+        DeclareLaunchArgument(
+            'ranks', default_value='',
+            description='processes that learn together on this host, each with a batch and a part '
+                        'of the replay of its own, on GPUs one each; empty: as params_file says'),
     ]
 
 

@@ -39,7 +39,7 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
         raise ValueError(f'worlds: the simulator of profile {chosen["profile"]!r} has room for '
                          'one vehicle: give worlds:=own')
     told = _told(context, vehicles[0])
-    config = told.training(chosen['steps'], chosen['resume'])
+    config = told.training(chosen['steps'], chosen['resume'], chosen['ranks'])
     nodes = {vehicle: _bound(context, vehicle, vehicle_nodes(
         chosen['profile'], vehicle, recording=True, world=f'/{vehicle}' if own_worlds else ''))
         for vehicle in vehicles}
@@ -85,7 +85,8 @@ def learn(context: LaunchContext) -> list[Action]:
     """Return what starts the learner alone, for vehicles on other hosts."""
     chosen = context.launch_configurations
     told = _told(context, 'ego_vehicle')
-    folder = _new_folder(context, told.training(chosen['steps'], chosen['resume']))
+    folder = _new_folder(context, told.training(chosen['steps'], chosen['resume'],
+                                                chosen['ranks']))
     learner = learner_node(chosen['profile'])
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*_words(told, folder),
