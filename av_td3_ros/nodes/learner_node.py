@@ -7,10 +7,8 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus, Transition
-from av_td3_msgs.srv import ResendTransitions
 from carla_msgs.msg import CarlaControl
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
@@ -19,8 +17,9 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
+from av_td3_ros.ros.recording.catch_up import CatchUp
+from av_td3_ros.ros.recording.recorders import Recorders
 from av_td3_ros.ros.recording.run_log import RunLog
-from av_td3_ros.ros.recording.sequencer import Sequencer
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
 from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings, tell_refusal
 from av_td3_ros.ros.weights_publisher import WeightsPublisher
@@ -31,8 +30,6 @@ from av_td3_ros.td3.ranks import RanksError, is_told
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
 
-ASK_PERIOD = 1.0  # s of wall time between two requests for the same missing transitions
-
 
 class LearnerNode(Node):
     """Receives on the executor's thread, learns on a thread of its own."""
@@ -41,11 +38,10 @@ class LearnerNode(Node):
         super().__init__('learner_node')
         s = self.settings = declare_settings(self, LearnerSettings)
         self._learner = lead(s)
+        for told in self._learner.told:
+            self.get_logger().warning(told)
         accept_changes(self, s, self._apply)
         self._refused = Throttle()
-        self._sequencers: dict[tuple[str, str], Sequencer[Transition]] = {}
-        self._asked: dict[tuple[str, str], float] = {}
-        self._recorders: dict[str, Any] = {}  # one client for each vehicle that was heard
         self._metrics: dict[str, float] = {}
         self._world_waiting = self._finished = self._closing = self._ranks_lost = False
         self._has_news = True  # of weights to be sent
@@ -56,6 +52,9 @@ class LearnerNode(Node):
         except ValueError:
             self._learner.close()
             raise
+        self._missing: CatchUp[Transition] = CatchUp(self._learner.replay.reached())
+        self._recorders = Recorders(self, self._missing, self._store,
+                                    lambda: self._learner.is_complete)
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
@@ -68,7 +67,7 @@ class LearnerNode(Node):
                                  qos.TRANSITION)
         self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
-        every(self, s.status_period, self._on_timer)
+        every(self, s.status_period, self._publish_status)
         Diagnostics(self).add('learning', self._tell)
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
@@ -88,6 +87,9 @@ class LearnerNode(Node):
                 loaded = load_bag(bag, s.network, take)
                 tell = (self.get_logger().warning if loaded.refused or loaded.known
                         else self.get_logger().info)
+                if loaded.unfinished:
+                    self.get_logger().warning(f'bag {bag} was not closed: read as far as it is '
+                                              'whole')
                 tell(f'bag {bag}: {loaded.taken} steps, {loaded.refused} refused, {loaded.known} '
                      'there already')
         for name, buffer in (('capacity', learner.replay), ('human.capacity',
@@ -102,43 +104,16 @@ class LearnerNode(Node):
 
     def _on_transition(self, message: Transition) -> None:
         """Bring transitions into order, ask for missing ones, store them."""
-        key = message.vehicle, message.session
         try:
-            self._know(message.vehicle)
+            self._recorders.know(message.vehicle)
         except NameValidationException:
             self._refuse(ValueError(f'vehicle {message.vehicle!r} is no ROS name: set that of '
                                     'its environment_node'))
             return
-        sequencer = self._sequencers.setdefault(key, Sequencer())
-        for one in sequencer.add(message.sequence, message):
+        for one in self._missing.add(message.vehicle, message.session, message.sequence, message):
             self._store(one)
-        self._ask_for_missing(key)
+        self._recorders.ask(message.vehicle)
         self._hold_world()
-
-    def _know(self, vehicle: str) -> None:
-        """Look for a vehicle's recorder before it is needed; raises when that is no name."""
-        if vehicle not in self._recorders:
-            self._recorders[vehicle] = self.create_client(
-                ResendTransitions, f'~/resend_transitions/{vehicle}')
-
-    def _ask_for_missing(self, key: tuple[str, str]) -> None:
-        missing = self._sequencers[key].missing
-        if missing is None or time.monotonic() - self._asked.get(key, 0.0) < ASK_PERIOD:
-            return
-        self._asked[key] = time.monotonic()
-        asked = self._recorders[key[0]].call_async(ResendTransitions.Request(
-            session=key[1], from_sequence=missing[0], to_sequence=missing[1]))
-        asked.add_done_callback(lambda future: self._on_answer(key, missing, future))
-
-    def _on_answer(self, key: tuple[str, str], missing: tuple[int, int], future: Any) -> None:
-        """Go on without what the recorder does not have any more."""
-        answer = future.result()
-        if answer.accepted or self._sequencers[key].missing != missing:
-            return
-        self.get_logger().warning(f'transitions {missing[0]} to {missing[1]} of {key[0]} are '
-                                  f'lost: {answer.message}')
-        for one in self._sequencers[key].skip():
-            self._store(one)
 
     def _store(self, message: Transition) -> None:
         if self._learner.is_complete:
@@ -229,11 +204,6 @@ class LearnerNode(Node):
 
     # -- both
 
-    def _on_timer(self) -> None:
-        for key in self._sequencers:  # also when nothing arrives any more that would show the gap
-            self._ask_for_missing(key)
-        self._publish_status()
-
     def _hold_world(self) -> None:
         """Pause a lockstep world while updates are behind, or once nothing more is wanted."""
         if not self.settings.pause_world:
@@ -261,15 +231,15 @@ class LearnerNode(Node):
     def _make_status(self) -> LearnerStatus:
         learner, now = self._learner, time.monotonic()
         updates, transitions = learner.agent.updates, learner.limiter.transitions
-        counts, sequencers = learner.replay.counts, tuple(self._sequencers.values())
+        counts, missing = learner.replay.counts, self._missing
         since, before = self._rate_from
         self._rate_from = now, updates
         return LearnerStatus(
             stamp=self.get_clock().now().to_msg(), updates=updates, transitions=transitions,
             transitions_wanted=learner.total,
-            transitions_lost=sum(one.lost for one in sequencers),
+            transitions_lost=missing.lost,
             transitions_refused=self._refused.count,
-            transitions_duplicate=counts.duplicate + sum(one.duplicates for one in sequencers),
+            transitions_duplicate=counts.duplicate + missing.duplicates,
             episodes_unfinished=counts.unfinished, vehicle_restarts=counts.restarts,
             updates_skipped=learner.agent.skipped, episodes=learner.episodes,
             replay_size=len(learner.replay), demonstrations=len(learner.demonstrations),

@@ -1,7 +1,6 @@
 """Joins observations and applied actions into transitions, on a topic and on disk."""
 from __future__ import annotations
 
-import collections
 import dataclasses
 import shutil
 import uuid
@@ -18,7 +17,8 @@ from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.recording.bag import TransitionBag
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.recording.history import History
+from av_td3_ros.ros.runtime import every, run
 from av_td3_ros.settings import setting
 
 LITTLE = 1_000_000_000  # bytes: less room is worth a warning
@@ -28,12 +28,13 @@ LITTLE = 1_000_000_000  # bytes: less room is worth a warning
 class RecorderSettings:
     """What the recorder node is told."""
 
-    bag: str = setting('', 'rosbag2 directory to create; empty: only the topic')
+    bag: str = setting('', 'rosbag2 directory to create, or to go on with after a restart; empty: '
+                       'only the topic')
     wait_for: int = setting(0, 'subscribers of transitions (the learner) that must be there '
                             'before observations are taken; an environment that waits for this '
                             'node waits for them as well', minimum=0, maximum=100)
-    kept: int = setting(20000, 'newest transitions kept in memory to be sent again on request',
-                        minimum=1, maximum=10_000_000)
+    kept: int = setting(2000, 'newest transitions kept in memory to be sent again on request; '
+                        'older ones come from the bag', minimum=1, maximum=10_000_000)
 
 
 class RecorderNode(Node):
@@ -42,22 +43,24 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         super().__init__('recorder_node')
         s = declare_settings(self, RecorderSettings)
-        self._kept: collections.deque[bytes] = collections.deque(maxlen=s.kept)
-        self._unwritten = Throttle()
+        self._trouble, self._is_little = '', False
         self._interventions = 0
         self._driven_by: int | None = None
         self._begun: tuple[int, int] | None = None
-        self._begin_session()
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
+        for recovered in self._bag.recovered if self._bag else ():
+            self.get_logger().warning(str(recovered))
+        self._history = History(s.kept, self._bag)
+        self._begin_session()
         self._place = Path(s.bag).absolute().parent
         self._wait_for = s.wait_for
         self._listening = every(self, 0.05, self._listen)
         self._listen()
         self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
-        every(self, 1.0, self._tell_of_gaps)
+        every(self, 1.0, self._look_after)
         self._recorded = Meter()
         Diagnostics(self).add('transitions', self._tell)
         self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
@@ -74,7 +77,8 @@ class RecorderNode(Node):
         self._session = uuid.uuid4().hex
         self._sequence = self._told = 0
         self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
-        self._kept.clear()
+        if self._bag is not None:
+            self._bag.seal()
 
     def _on_observation(self, message: Observation) -> None:
         if message.is_first:
@@ -90,7 +94,11 @@ class RecorderNode(Node):
     def _on_action(self, message: AppliedAction) -> None:
         self._record(self._joiner.add_action(message))
 
-    def _tell_of_gaps(self) -> None:
+    def _look_after(self) -> None:
+        """Tell of gaps, and bring to disk what waits for room there."""
+        if self._bag is not None:
+            self._bag.flush()
+            self._tell_of_disk(self._bag)
         if self._joiner.incomplete > self._told:
             self._told = self._joiner.incomplete
             self.get_logger().warning(f'{self._told} steps so far lack their action or successor '
@@ -104,9 +112,11 @@ class RecorderNode(Node):
             self._note_intervention(step)
             message = self._transition(step)
             data = serialize_message(message)
-            # Written before published: a closed bag holds all that the learner has seen.
-            self._write(data)
-            self._kept.append(data)
+            # Written before published: the bag holds all that the learner has seen.
+            if self._bag is not None:
+                self._bag.write(self.get_clock().now().nanoseconds, data)
+                self._tell_of_disk(self._bag)
+            self._history.note(self._session, self._sequence, data)
             self._transitions.publish(data)
             self._recorded.note()
 
@@ -139,52 +149,78 @@ class RecorderNode(Node):
             message.reward, message.terms = after.reward, after.terms
         return message
 
-    def _write(self, data: bytes) -> None:
-        if self._bag is None:
-            return
-        try:
-            self._bag.write(self.get_clock().now().nanoseconds, data)
-        except OSError as error:
-            if self._unwritten.ready():
-                self.get_logger().error(
-                    f'{self._unwritten.count} transitions not on disk so far: {error}')
+    def _tell_of_disk(self, bag: TransitionBag) -> None:
+        """Tell once that the disk refuses, that it takes again, and that room gets little."""
+        if bool(bag.trouble) != bool(self._trouble):
+            if bag.trouble:
+                self.get_logger().error(f'recording stands still: {bag.trouble}; transitions wait '
+                                        f'in memory: make room below {self._place}')
+            else:
+                self.get_logger().info(f'recording goes on: {bag.count} transitions on disk, '
+                                       f'{bag.lost} lost')
+            self._trouble = bag.trouble
+
+    def _has_little(self, free: int) -> bool:
+        """Return whether there is little room on the disk, and tell it once."""
+        is_little = free < LITTLE
+        if is_little and not self._is_little:
+            self.get_logger().warning(f'{free / 1e9:.2f} GB left below {self._place}')
+        self._is_little = is_little
+        return is_little
 
     def _tell(self) -> Reading:
         values: dict[str, object] = {
             'rate [1/s]': self._recorded.rate, 'recorded': self._sequence,
             'without action or successor': self._joiner.incomplete,
-            'not on disk': self._unwritten.count, 'interventions': self._interventions}
+            'interventions': self._interventions}
         if self._bag is None:
             return Reading(OK, f'{self._recorded.rate:.1f} a second, no bag wanted', values)
-        free = shutil.disk_usage(self._place).free
-        values['free on disk [GB]'] = free / 1e9
-        if self._unwritten.count:
-            return Reading(ERROR, f'{self._unwritten.count} transitions are not on disk: make '
-                           f'room below {self._place}', values)
-        if free < LITTLE:
+        bag, free = self._bag, shutil.disk_usage(self._place).free
+        values |= {'free on disk [GB]': free / 1e9, 'not on disk': bag.waiting + bag.lost,
+                   'lost for the bag': bag.lost}
+        little = self._has_little(free)
+        if bag.trouble:
+            return Reading(ERROR, f'{bag.waiting} transitions wait for the disk, {bag.lost} are '
+                           f'lost for the bag: {bag.trouble}: make room below {self._place}',
+                           values)
+        if little:
             return Reading(WARN, f'{free / 1e9:.2f} GB left below {self._place}', values)
         return Reading(OK, f'{self._recorded.rate:.1f} a second', values)
 
     def _on_resend(self, request: ResendTransitions.Request,
                    response: ResendTransitions.Response) -> ResendTransitions.Response:
-        oldest = self._sequence - len(self._kept) + 1
-        last = request.to_sequence or self._sequence
-        if request.session != self._session:
-            response.message = f'this recorder is session {self._session}'
-        elif not oldest <= request.from_sequence <= last <= self._sequence:
-            response.message = (f'{request.from_sequence} to {last} asked for, '
-                                f'{oldest} to {self._sequence} are kept')
-        else:
+        sessions = self._history.sessions()
+        response.sessions = list(sessions)
+        response.first_sequences = [first for first, _ in sessions.values()]
+        response.last_sequences = [last for _, last in sessions.values()]
+        if not request.session:
             response.accepted = True
-            response.count = last - request.from_sequence + 1
-            for sequence in range(request.from_sequence, last + 1):
-                self._transitions.publish(self._kept[sequence - oldest])
+            return response
+        try:
+            page = self._history.page(request.session, request.from_sequence, request.to_sequence)
+        except (OSError, ValueError) as error:
+            page = []
+            response.message = str(error)
+        if not page:
+            first, last = sessions.get(request.session, (0, 0))
+            response.message = response.message or (
+                f'{request.from_sequence} to {request.to_sequence} asked for, {first} to {last} '
+                f'are kept of session {request.session}')
+            return response
+        response.accepted, response.count = True, len(page)
+        response.first_sequence, response.last_sequence = page[0].sequence, page[-1].sequence
+        for one in page:
+            self._transitions.publish(one.data)
         return response
 
     def close(self) -> None:
         """Close the bag."""
         if self._bag is not None:
-            self._bag.close()
+            try:
+                self._bag.close()
+            except OSError as error:
+                self.get_logger().error(f'the bag is not closed: {error}; `av-td3 recover` does '
+                                        'it once there is room')
 
 
 def main(args: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -93,14 +94,16 @@ class Checkpoints:
              limiter: UpdateLimiter | None = None, counters: Mapping[str, Any] | None = None,
              config: Mapping[str, Any] | None = None, score: float | None = None,
              pin: str | None = None, demonstrations: ReplayBuffer | None = None,
-             shards: Sequence[Exported] = ()) -> Path:
+             shards: Sequence[Exported] = (),
+             hold: contextlib.AbstractContextManager[Any] | None = None) -> Path:
         """
         Write everything that learning needs to go on and return the checkpoint's folder.
 
         `counters` and `config` hold whatever the caller wants back, as far as JSON can hold it.
         `pin` names a further link to the checkpoint, which is kept as long as the link is there.
-        `shards` are the parts of the replay that other ranks hold. Call it between two updates.
-        Raises OSError when the disk refuses.
+        `shards` are the parts of the replay that other ranks hold. `hold` is entered while what
+        must agree is noted: replays and limiter, to which steps may come at any time. Call it
+        between two updates. Raises OSError when the disk refuses.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -109,11 +112,12 @@ class Checkpoints:
         work.mkdir()
         tensors, state = _agent_state(agent)
         replays = _named(replay, demonstrations, shards)
-        state |= {'limiter': None if limiter is None else limiter.state_dict(),
-                  'counters': dict(counters or {}), 'config': dict(config or {}),
-                  'score': None if score is None else float(score),
-                  **{name: None if buffer is None else buffer.state_dict()
-                     for name, buffer in replays.items()}}
+        with hold or contextlib.nullcontext():
+            state |= {'limiter': None if limiter is None else limiter.state_dict(),
+                      'counters': dict(counters or {}), 'config': dict(config or {}),
+                      'score': None if score is None else float(score),
+                      **{name: None if buffer is None else buffer.state_dict()
+                         for name, buffer in replays.items()}}
         files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
                  _STATE: _write(work / _STATE, _json(state))}
         full = {name: self._write_segments(name, buffer, state[name], work, files)

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import torch
@@ -45,7 +46,9 @@ class LearnerSettings:
 
     run: str = setting('', 'run folder for checkpoints, tensorboard and metrics.jsonl; empty: '
                        'nothing is written')
-    resume: str = setting('', 'checkpoint to go on from; empty: start anew')
+    resume: str = setting('', 'checkpoint to go on from; empty: start anew. A learner that is '
+                          'started again in its own run folder goes on from the newest whole '
+                          'checkpoint there, whatever stands here, but for one of the same run')
     bags: tuple[str, ...] = setting((), 'recorded bags to learn from before anything is driven')
     demonstration_bags: tuple[str, ...] = setting((), 'recorded bags of human driving, kept '
                                                   'apart and drawn more often: see human.share')
@@ -140,19 +143,26 @@ class Learner:
         self._returns: collections.deque[float] = collections.deque(maxlen=s.score_episodes)
         self._tried: set[Path] = set()
         self._drives = False
+        self._taking = threading.Lock()
+        self._base: int | None = None  # transitions that came before driving began
+        self.told: list[str] = []
+        own = self._own_checkpoints()
         if s.run and not (Path(s.run) / 'checkpoints' / UNTRAINED).exists():
             self.save(pin=UNTRAINED)
-        if s.resume:
+        if own:
+            self._go_on(own)
+        elif s.resume:
             self._resume(Path(s.resume))
         self._teach()
 
     def take(self, record: StepRecord, human: bool = False) -> None:
         """Store the next step of a vehicle; raises ReplayError for one that cannot be stored."""
-        self.replay.add(record)
-        with contextlib.suppress(DuplicateError):  # a demonstration may hold it already
-            self._human.add(record, human)
-        if not record.is_last:
-            self.limiter.received()
+        with self._taking:  # a checkpoint holds all of a step or nothing of it
+            self.replay.add(record)
+            with contextlib.suppress(DuplicateError):  # a demonstration may hold it already
+                self._human.add(record, human)
+            if not record.is_last:
+                self.limiter.received()
         self._relieve()
 
     def take_demonstration(self, record: StepRecord) -> None:
@@ -182,8 +192,11 @@ class Learner:
                 raise ValueError(
                     f'offline: the {self.total} transitions of the bags allow no update beside '
                     f'the {self.agent.updates} made; raise limiter.updates_per_transition')
-        elif s.total_transitions:
-            self.total = self.limiter.transitions + s.total_transitions
+            return
+        if self._base is None:
+            self._base = self.limiter.transitions
+        if s.total_transitions:
+            self.total = self._base + s.total_transitions
 
     def finish_episode(self, total_reward: float, interrupted: bool = False) -> None:
         """Note an episode's return; that of an interrupted one says nothing of the policy."""
@@ -257,12 +270,40 @@ class Learner:
             check_alike(self.ranks, self.agent)
         counters = {'drawn': self._mixed.drawn,
                     'policy_version': self.policy_version, 'episodes': self.episodes,
-                    'transitions': self.limiter.transitions, 'returns': list(self._returns)}
+                    'transitions': self.limiter.transitions, 'returns': list(self._returns),
+                    'base': self._base}
         whole = len(self._returns) == self._returns.maxlen
         score = sum(self._returns) / len(self._returns) if whole else None
         self.checkpoint = str(self.checkpoints.save(
             self.agent, self.replay, self.limiter, counters, flatten(self.settings), score, pin,
-            self.demonstrations, shards=self._shards))
+            self.demonstrations, shards=self._shards, hold=self._taking))
+
+    def _own_checkpoints(self) -> list[Path]:
+        """Return those of this run to go on from after a crash, the newest first."""
+        s = self.settings
+        if self.checkpoints is None:
+            return []
+        if s.resume and Path(s.resume).resolve().is_relative_to(Path(s.run).resolve()):
+            return []  # one of them was chosen
+        untrained = (self.checkpoints.directory / UNTRAINED).resolve()
+        return [folder for folder in reversed(self.checkpoints.folders())
+                if folder.resolve() != untrained]
+
+    def _go_on(self, folders: list[Path]) -> None:
+        """Go on where this run was interrupted. Raises CheckpointError when nothing is whole."""
+        for folder in folders:
+            try:
+                self._resume(folder)
+            except CheckpointError as error:
+                if folder == folders[-1]:
+                    raise
+                self.told.append(f'{error}: going back to the one before')
+                continue
+            self._base = load(folder).counters.get('base')
+            self.told.append(f'this run was interrupted: going on from {folder} with '
+                             f'{self.agent.updates} updates and {self.limiter.transitions} '
+                             'transitions')
+            return
 
     def _resume(self, path: Path) -> None:
         checkpoint = load(path)

@@ -50,7 +50,7 @@ class StepRecord:
     no action and no reward: whatever stands there is ignored. `is_last` without `is_terminal` is
     a truncation. `session` tells a restarted vehicle of the same name from the one before.
     `is_context` marks a step that only completes the stacks and returns of its neighbours: it is
-    never drawn itself.
+    never drawn itself. `sequence` is its number in the session, 0 where nobody counts.
     """
 
     vehicle: str
@@ -66,6 +66,7 @@ class StepRecord:
     policy_version: int = 0
     session: str = ''
     is_context: bool = False
+    sequence: int = 0
 
 
 @dataclasses.dataclass
@@ -105,11 +106,13 @@ class Stream:
     episode: int
     step: int
     is_last: bool
+    sequence: int = 0
 
     @staticmethod
     def of(record: StepRecord, serial: int = NONE) -> Stream:
         """Return the stream that a step brings up to date."""
-        return Stream(serial, int(record.episode), int(record.step), bool(record.is_last))
+        return Stream(serial, int(record.episode), int(record.step), bool(record.is_last),
+                      int(record.sequence))
 
 
 class ReplayBuffer:
@@ -367,6 +370,11 @@ class ReplayBuffer:
                   for column in stack.unbind(1)]
         stacks = torch.stack(planes, -1).view(len(slots), size, size, self.frames)
         return stacks.permute(0, 3, 1, 2)
+
+    def reached(self) -> dict[tuple[str, str], int]:
+        """Return the number of the newest step of each vehicle and session."""
+        with self._lock:
+            return {key: stream.sequence for key, stream in self._streams.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all but the segments' content, as plain values that JSON can hold."""

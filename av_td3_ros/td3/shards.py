@@ -212,6 +212,11 @@ class ShardedReplay:
                 self.own.add(record)
             self._streams[key] = Stream.of(record)
 
+    def reached(self) -> dict[tuple[str, str], int]:
+        """Return the number of the newest step of each vehicle and session."""
+        with self._lock:
+            return {key: stream.sequence for key, stream in self._streams.items()}
+
     def show(self, record: StepRecord) -> None:
         """Let every other rank have a step of a demonstration: these all ranks keep whole."""
         with self._lock:

@@ -197,9 +197,14 @@ def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
 
     def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
                ) -> ResendTransitions.Response:
+        if not request.session:
+            response.accepted = True
+            return response
         asked.append(request)
         school.teach(request.from_sequence, request.to_sequence)
         response.accepted = True
+        response.first_sequence, response.last_sequence = (request.from_sequence,
+                                                           request.to_sequence)
         return response
 
     peer.node.create_service(ResendTransitions, RESEND, resend)
@@ -217,6 +222,8 @@ def test_what_was_recorded_before_the_learner_came_is_asked_for(
                ) -> ResendTransitions.Response:
         school.teach(request.from_sequence, request.to_sequence)
         response.accepted = True
+        response.first_sequence, response.last_sequence = (request.from_sequence,
+                                                           request.to_sequence)
         return response
 
     peer.node.create_service(ResendTransitions, RESEND, resend)
@@ -232,10 +239,15 @@ def test_each_vehicle_is_asked_for_what_is_missing_of_it(
     def recorder(vehicle: str) -> Callable[..., ResendTransitions.Response]:
         def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
                    ) -> ResendTransitions.Response:
+            if not request.session:
+                response.accepted = True
+                return response
             asked.append((vehicle, request.from_sequence, request.to_sequence))
             for sequence in range(request.from_sequence, request.to_sequence + 1):
                 school.send(transition(sequence, vehicle=vehicle))
             response.accepted = True
+            response.first_sequence = request.from_sequence
+            response.last_sequence = request.to_sequence
             return response
 
         return resend

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from av_td3_msgs.msg import AppliedAction, Observation, RewardTerms, Transition
 from av_td3_msgs.srv import ResendTransitions
-from harness import SPECS, Log, Peer, Running, await_that, parameter_file
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from harness import SPECS, Log, Peer, Running, await_that, parameter_file, small_disk
 from rosbags.highlevel import AnyReader
 from std_msgs.msg import Header
 
@@ -30,10 +31,11 @@ TERMS = ('progress', 'efficiency', 'lane', 'comfort', 'safety', 'total')
 class Drive:
     """What comes before and after the recorder."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, heard: bool = True) -> None:
         self.transitions = peer.hear(Transition, '/learner/transition', qos.TRANSITION)
-        self.observe = peer.speak(Observation, '/ego_vehicle/observation', qos.TRANSITION)
-        self.apply = peer.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION)
+        self.observe = peer.speak(Observation, '/ego_vehicle/observation', qos.TRANSITION, heard)
+        self.apply = peer.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION,
+                                heard)
         self.random = np.random.default_rng(0)
 
     def observation(self, episode: int, step: int, last: bool = False, later: int = 0) -> None:
@@ -158,29 +160,99 @@ def test_the_bag_holds_what_was_published(connect: Callable[..., tuple[Drive, Ru
     assert {file.suffix for file in bag.iterdir()} == {'.mcap', '.yaml'}
 
 
+def request(peer: Peer, session: str, first: int = 0, last: int = 0) -> ResendTransitions.Response:
+    """Ask the recorder to send again."""
+    return peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
+        session=session, from_sequence=first, to_sequence=last))
+
+
 def test_what_was_recorded_is_sent_again(peer: Peer,
                                          connect: Callable[..., tuple[Drive, Running]]) -> None:
     drive, _ = connect({'kept': 8})
     drive.episode(1, steps=9)
     ten = [drive.transitions.next() for _ in range(10)]
     session = ten[0].session
-    answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
-        session=session, from_sequence=4, to_sequence=6))
+    answer = request(peer, session, 4, 6)
     assert (answer.accepted, answer.count) == (True, 3)
+    assert (answer.first_sequence, answer.last_sequence) == (4, 6)
     assert [drive.transitions.next() for _ in range(3)] == ten[3:6]
-    answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
-        session=session, from_sequence=9))
+    answer = request(peer, session, 9)
     assert (answer.accepted, answer.count) == (True, 2)
     assert [drive.transitions.next() for _ in range(2)] == ten[8:]
-    for session_, first, last, words in (
-            (session, 2, 4, '3 to 10 are kept'), (session, 9, 11, '3 to 10 are kept'),
-            (session, 6, 5, 'asked for'),
-            ('another', 4, 6, f'this recorder is session {session}')):
-        answer = peer.ask(ResendTransitions, RESEND, ResendTransitions.Request(
-            session=session_, from_sequence=first, to_sequence=last))
-        assert not answer.accepted and words in answer.message
+    answer = request(peer, session, 1, 4)  # the first two are gone
+    assert (answer.accepted, answer.first_sequence, answer.last_sequence) == (True, 3, 4)
+    assert [drive.transitions.next() for _ in range(2)] == ten[2:4]
+    for session_, first, last in ((session, 1, 2), (session, 11, 12), ('another', 4, 6)):
+        answer = request(peer, session_, first, last)
+        assert not answer.accepted and 'are kept' in answer.message
     drive.episode(2, steps=1)
     assert [drive.transitions.next().sequence for _ in range(2)] == [11, 12]
+
+
+def test_what_memory_does_not_hold_any_more_comes_from_the_bag(
+        peer: Peer, connect: Callable[..., tuple[Drive, Running]], tmp_path: Path) -> None:
+    drive, _ = connect({'kept': 1, 'bag': str(tmp_path / 'bag')})
+    drive.episode(1, steps=149)
+    sent = [drive.transitions.next() for _ in range(150)]
+    answer = request(peer, sent[0].session, 2)  # more than a page
+    assert (answer.first_sequence, answer.last_sequence, answer.count) == (2, 101, 100)
+    again = [drive.transitions.next() for _ in range(100)]
+    assert all(map(same, again, sent[1:101]))
+    answer = request(peer, '')
+    assert (answer.accepted, list(answer.sessions), list(answer.first_sequences),
+            list(answer.last_sequences)) == (True, [sent[0].session], [1], [150])
+
+
+def test_a_recorder_that_is_killed_goes_on_in_its_bag_and_has_all_sessions(
+        peer: Peer, tmp_path: Path) -> None:
+    bag = tmp_path / 'bag'
+    file = parameter_file(tmp_path, {'recorder_node': {'bag': str(bag)}})
+    drive = Drive(peer, heard=False)
+    numbers = itertools.count()
+    for life in (1, 2):
+        with Session([SPECS['recorder_node']], file, tmp_path / f'logs_{life}') as session:
+            await_that(lambda known=len(drive.transitions.messages): drive.episode(
+                next(numbers), steps=3) or len(drive.transitions.messages) > known + 4,
+                'transitions of the process')
+            os.kill(session.process_ids()['recorder_node'], signal.SIGKILL)
+            await_that(lambda: session.states()['recorder_node'] != 'running', 'its end')
+    with Session([SPECS['recorder_node']], file, tmp_path / 'logs_3') as session:
+        ranges = dict.fromkeys(one.session for one in drive.transitions.messages)
+        answer = await_that(lambda: request(peer, ''), 'an answer')
+        assert list(answer.sessions) == list(ranges) and len(ranges) == 2
+    recorded = {(one.session, one.sequence): one for one in read_transitions(bag)}
+    for heard in drive.transitions.messages:  # written before it was published
+        assert same(recorded[heard.session, heard.sequence], heard)
+    assert 'transitions recovered' in (tmp_path / 'logs_3' / 'recorder_node.log').read_text()
+    with AnyReader([bag]) as reader:
+        assert sum(1 for _ in reader.messages()) == len(recorded)
+
+
+def test_a_full_disk_is_told_and_recording_goes_on_when_there_is_room(
+        peer: Peer, connect: Callable[..., tuple[Drive, Running]], log: Log, tmp_path: Path
+        ) -> None:
+    health = peer.hear(DiagnosticArray, '/diagnostics', qos.EVENT)
+
+    def until(level: bytes) -> str:
+        return next(one.message for one in health.next(lambda message: any(
+            one.level == level and 'recorder_node: transitions' in one.name
+            for one in message.status)).status)
+
+    with small_disk(tmp_path / 'disk', 300_000) as disk:
+        (ballast := disk / 'ballast').write_bytes(bytes(230_000))
+        drive, node = connect({'bag': str(disk / 'bag')})
+        assert 'left below' in until(DiagnosticStatus.WARN)  # before it is full
+        drive.episode(0, steps=60)
+        assert 'recording stands still' in log.next('No space left')
+        drive.transitions.next(lambda one: one.sequence == 61)  # driving goes on
+        assert 'wait for the disk' in until(DiagnosticStatus.ERROR)
+        ballast.unlink()
+        assert '0 lost' in log.next('recording goes on')
+        until(DiagnosticStatus.WARN)
+        drive.episode(1, steps=5)
+        drive.transitions.next(lambda one: one.sequence == 67)
+        node.stop()
+        assert [one.sequence for one in read_transitions(disk / 'bag')] == list(range(1, 68))
 
 
 def test_the_bag_is_whole_after_ctrl_c(peer: Peer, tmp_path: Path) -> None:
@@ -200,12 +272,12 @@ def test_the_bag_is_whole_after_ctrl_c(peer: Peer, tmp_path: Path) -> None:
         assert same(recorded[heard.sequence - 1], heard)
 
 
-def test_a_bag_that_is_there_already_is_not_touched(make: Callable[..., Running], tmp_path: Path
-                                                    ) -> None:
+def test_what_is_no_bag_is_not_touched(make: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag' / 'notes').write_text('mine')
     with pytest.raises(FileExistsError, match='exists already: choose another directory'):
         make('recorder_node', {'bag': str(tmp_path / 'bag')})
-    assert not list((tmp_path / 'bag').iterdir())
+    assert [one.name for one in (tmp_path / 'bag').iterdir()] == ['notes']
 
 
 def test_an_environment_that_begins_anew_begins_a_session(

@@ -1,16 +1,33 @@
 """Transitions on disk: written once, closed, read by any rosbag2 reader."""
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from av_td3_msgs.msg import RewardTerms, Transition
-from rclpy.serialization import serialize_message
+from harness import small_disk
+from mcap.reader import make_reader
+from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
-from av_td3_ros.ros.recording.bag import TransitionBag, read_transitions
+from av_td3_ros.ros.recording.bag import (
+    TRANSITION,
+    TransitionBag,
+    read_transitions,
+    recover,
+    transition_types,
+    unfinished,
+)
+from av_td3_ros.ros.recording.history import History
+from av_td3_ros.ros.recording.mcap_file import contents
 
 pytestmark = pytest.mark.usefixtures('ros')
 
@@ -87,11 +104,23 @@ def test_an_empty_bag_is_a_bag(tmp_path: Path) -> None:
     assert list(read_transitions(tmp_path / 'bag')) == []
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
-    written(tmp_path / 'bag', 2)
+def test_a_bag_that_is_there_goes_on_in_another_file(tmp_path: Path) -> None:
+    first = written(tmp_path / 'bag', 2)
+    (file,) = (tmp_path / 'bag').glob('*.mcap')
+    before = file.read_bytes()
+    second = written(tmp_path / 'bag', 3)
+    assert file.read_bytes() == before
+    assert [serialised(one) for one in read_transitions(tmp_path / 'bag')] == [
+        serialised(one) for one in (*first, *second)]
+    assert [one[5] for one in by_rosbags(tmp_path / 'bag')] == [1, 2, 1, 2, 3]
+
+
+def test_what_is_no_bag_of_ours_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / 'bag').mkdir()
+    (tmp_path / 'bag' / 'notes').write_text('mine')
     with pytest.raises(FileExistsError, match='exists already: choose another'):
         TransitionBag(tmp_path / 'bag', '/learner/transition')
-    assert len(list(read_transitions(tmp_path / 'bag'))) == 2
+    assert [path.name for path in (tmp_path / 'bag').iterdir()] == ['notes']
 
 
 def test_what_is_no_bag_is_named(tmp_path: Path) -> None:
@@ -100,5 +129,190 @@ def test_what_is_no_bag_is_named(tmp_path: Path) -> None:
     written(tmp_path / 'bag', 5)
     (file,) = (tmp_path / 'bag').glob('*.mcap')
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match='cannot be read'):
+    with pytest.raises(ValueError, match='cannot be read.*closed with 5 transitions'):
         list(read_transitions(tmp_path / 'bag'))
+
+
+def by_rosbags(directory: Path) -> list[list[object]]:
+    """Return what the library rosbags reads, by the definitions in the bag."""
+    with AnyReader([directory]) as reader:
+        return [serialised(reader.deserialize(data, connection.msgtype))
+                for connection, _, data in reader.messages()]
+
+
+def by_mcap(directory: Path) -> int:
+    """Return how many messages Foxglove's own library finds by the index of the file."""
+    (file,) = directory.glob('*.mcap')
+    with file.open('rb') as stream:
+        reader = make_reader(stream, validate_crcs=True)
+        summary = reader.get_summary()
+        found = sum(1 for _ in reader.iter_messages('/learner/transition'))
+        assert summary is not None and summary.statistics is not None
+        assert summary.statistics.message_count == found
+        return found
+
+
+def writer_process(directory: Path) -> subprocess.Popen[str]:
+    """Start a process that writes for ever and tells the number of each transition on disk."""
+    return subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(directory)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent)})
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from rclpy.serialization import serialize_message
+from av_td3_ros.ros.recording.bag import TransitionBag
+from test_bag import transition
+bag = TransitionBag(Path(sys.argv[1]), '/learner/transition')
+for number in itertools.count(1):
+    bag.write(number, serialize_message(transition(number)))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize('count', [1, 3, 200])
+def test_a_writer_that_is_killed_leaves_everything_it_wrote(tmp_path: Path, count: int) -> None:
+    bag = tmp_path / 'bag'
+    with writer_process(bag) as process:
+        assert process.stdout is not None
+        for _ in range(count):
+            told = process.stdout.readline()
+        with pytest.raises(FileExistsError, match='another process writes bag_0.mcap'):
+            TransitionBag(bag, '/learner/transition')
+        with pytest.raises(ValueError, match=r'bag_0\.mcap is being written now'):
+            recover(bag)
+        live = [one.sequence for one in read_transitions(bag)]  # nor does a reader disturb it
+        assert live == list(range(1, len(live) + 1)) and len(live) >= count
+        process.kill()
+        told = (process.stdout.read().splitlines() or [told])[-1]
+    (file,) = bag.glob('*.mcap')
+    before = file.read_bytes()
+    read = list(read_transitions(bag))
+    assert file.read_bytes() == before and unfinished(bag) == [file]
+    assert [one.sequence for one in read] == list(range(1, len(read) + 1))
+    assert len(read) >= int(told)
+    assert all(serialised(one) == serialised(transition(one.sequence)) for one in read[-3:])
+
+    (told_of,) = recover(bag)
+    assert (told_of.path, told_of.count, told_of.failure) == (file, len(read), '')
+    assert f'{len(read)} transitions recovered' in str(told_of)
+    assert len(by_rosbags(bag)) == by_mcap(bag) == len(read)
+    assert unfinished(bag) == [] and recover(bag) == []
+
+
+@pytest.mark.parametrize('cut', range(1, 400, 37))
+def test_a_torn_record_is_cut_off(tmp_path: Path, cut: int) -> None:
+    bag, file = half_written(tmp_path, 9)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-cut])
+    assert len(list(read_transitions(bag))) == 8
+    (told,) = recover(bag)
+    assert told.count == 8 and told.cut > 0
+    assert len(by_rosbags(bag)) == by_mcap(bag) == 8
+
+
+def test_a_message_whose_chunk_was_not_told_of_it_counts(tmp_path: Path) -> None:
+    bag, file = half_written(tmp_path, 4)
+    shorter = file.read_bytes()
+    _, file_of_five = half_written(tmp_path / 'other', 5)
+    # As killed between message and header of the chunk: a header of four before five messages.
+    file.write_bytes(shorter + file_of_five.read_bytes()[len(shorter):])
+    assert len(list(read_transitions(bag))) == 5
+    assert recover(bag)[0].count == 5
+    assert len(by_rosbags(bag)) == by_mcap(bag) == 5
+
+
+def half_written(folder: Path, count: int) -> tuple[Path, Path]:
+    """Return a bag of so many transitions that was not closed, and its file."""
+    writing = TransitionBag(folder / 'writing' / 'bag', '/learner/transition')
+    for number in range(1, count + 1):
+        writing.write(number, serialize_message(transition(number)))
+    bag = folder / 'bag'
+    bag.mkdir()
+    (source,) = writing.directory.glob('*.mcap')
+    file = bag / 'bag_0.mcap'
+    file.write_bytes(source.read_bytes())
+    return bag, file
+
+
+def test_what_is_damaged_in_its_middle_is_left_as_it_is(tmp_path: Path) -> None:
+    bag, file = half_written(tmp_path, 5000)  # 37 MB
+    data = bytearray(file.read_bytes())
+    (piece, *_) = contents(file).pieces
+    data[piece.offset] = 0  # no record begins by this
+    file.write_bytes(data)
+    (told,) = recover(bag)
+    assert 'damaged at byte' in told.failure and 'was not closed' in str(told)
+    assert file.read_bytes() == data
+
+
+def test_a_bag_of_rosbags_is_read(tmp_path: Path) -> None:
+    types = transition_types()
+    writer = Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection('/learner/transition', TRANSITION, typestore=types)
+        for number in range(1, 4):
+            writer.write(connection, number, serialize_message(transition(number)))
+    assert [one.sequence for one in read_transitions(tmp_path / 'bag')] == [1, 2, 3]
+    written(tmp_path / 'bag', 2)
+    assert [one.sequence for one in read_transitions(tmp_path / 'bag')] == [1, 2, 3, 1, 2]
+    assert len(by_rosbags(tmp_path / 'bag')) == 5
+
+
+def test_a_full_disk_loses_nothing_and_recording_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / 'disk', 400_000) as disk:
+        (ballast := disk / 'ballast').write_bytes(bytes(200_000))
+        bag = TransitionBag(disk / 'bag', '/learner/transition')
+        for number in range(1, 41):
+            bag.write(number, serialize_message(transition(number)))
+        assert 'No space left' in bag.trouble
+        assert bag.waiting + bag.count == 40 and 10 < bag.count < 40 and not bag.lost
+        on_disk = [one.sequence for one in read_transitions(disk / 'bag')]
+        assert on_disk == list(range(1, bag.count + 1))  # nothing torn
+        ballast.unlink()
+        bag.flush()
+        assert (bag.trouble, bag.waiting, bag.count) == ('', 0, 40)
+        bag.close()
+        assert [one.sequence for one in read_transitions(disk / 'bag')] == list(range(1, 41))
+        assert by_mcap(disk / 'bag') == len(by_rosbags(disk / 'bag')) == 40
+
+
+def test_a_disk_that_is_full_from_the_start_is_written_once_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / 'disk', 200_000) as disk:
+        ballast = disk / 'ballast'
+        with contextlib.suppress(OSError), ballast.open('wb', buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        bag = TransitionBag(disk / 'bag', '/learner/transition')
+        bag.write(1, serialize_message(transition(1)))
+        assert bag.trouble and bag.waiting == 1
+        ballast.unlink()
+        bag.write(2, serialize_message(transition(2)))
+        bag.close()
+        assert [one.sequence for one in read_transitions(disk / 'bag')] == [1, 2]
+
+
+def test_transitions_of_any_session_are_found_again(tmp_path: Path) -> None:
+    def filled(session: str, count: int) -> TransitionBag:
+        bag = TransitionBag(tmp_path / 'bag', '/learner/transition')
+        bag.seal()
+        for number in range(1, count + 1):
+            message = transition(number)
+            message.session = session
+            bag.write(number, serialize_message(message))
+        return bag
+
+    filled('a', 300).close()
+    bag = filled('b', 7)
+    history = History(3, bag)
+    assert history.sessions() == {'a': (1, 300), 'b': (1, 7)}
+    assert [one.sequence for one in history.page('a', 120)] == list(range(120, 220))
+    assert [one.sequence for one in history.page('a', 290)] == list(range(290, 301))
+    assert [one.sequence for one in history.page('b', 2, 4)] == [2, 3, 4]
+    assert history.page('b', 8) == history.page('c', 1) == []
+    (found,) = history.page('a', 200, 200)
+    assert serialised(deserialize_message(found.data, Transition))[:3] == serialised(
+        transition(200))[:3]

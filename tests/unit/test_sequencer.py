@@ -41,22 +41,34 @@ def test_copies_are_left_out_and_counted() -> None:
     assert one.duplicates == 3
 
 
-def test_patience_ends() -> None:
+def test_who_is_too_far_ahead_is_left_out_and_missing() -> None:
     one: Sequencer[str] = Sequencer(patience=3)
-    assert feed(one, 1, 4, 5, 6) == [1]
-    assert feed(one, 8) == [4, 5, 6]
-    assert one.lost == 2
-    assert one.missing == (7, 7)
-    assert feed(one, 3) == []  # too late
-    assert one.duplicates == 1
+    assert feed(one, 1, 4, 5, 6, 8) == [1]
+    assert (one.missing, one.waiting, one.lost) == ((2, 3), 3, 0)
+    assert feed(one, 2, 3) == [2, 3, 4, 5, 6]
+    assert one.missing == (7, 8)
+    assert feed(one, 8, 7) == [7, 8]
+    assert (one.missing, one.reached, one.lost, one.duplicates) == (None, 8, 0, 0)
 
 
 def test_a_gap_can_be_given_up() -> None:
     one: Sequencer[str] = Sequencer()
-    assert one.skip() == []
+    assert one.give_up(0) == []
     assert feed(one, 1, 3, 4, 7) == [1]
-    assert [int(number) for number in one.skip()] == [3, 4]
+    assert [int(number) for number in one.give_up(2)] == [3, 4]
     assert (one.lost, one.missing) == (1, (5, 6))
+    assert feed(one, 2) == []  # too late
+    assert [int(number) for number in one.give_up(9)] == [7]
+    assert (one.lost, one.duplicates, one.reached) == (5, 1, 9)
+
+
+def test_what_exists_and_has_not_come_is_missing() -> None:
+    one: Sequencer[str] = Sequencer(reached=5)
+    assert one.missing is None
+    one.expect(8)
+    assert (one.missing, one.reached) == ((6, 8), 5)
+    assert feed(one, 5, 6, 7) == [6, 7]
+    assert one.missing == (8, 8)
 
 
 def test_any_order_comes_out_sorted() -> None:

@@ -8,15 +8,16 @@ T = TypeVar('T')
 
 class Sequencer(Generic[T]):
     """
-    Let messages numbered 1, 2, 3, ... out in order, each once.
+    Let messages numbered from `reached` + 1 on out in order, each once.
 
-    Those behind a gap wait for it to be filled, at most `patience` of them: then what is missing
-    is given up and counted in `lost`.
+    Those behind a gap wait until it is filled or given up, at most `patience` of them: who is
+    further ahead is left out and counts as missing. Nothing is given up unless told.
     """
 
-    def __init__(self, patience: int = 1000) -> None:
+    def __init__(self, patience: int = 1000, reached: int = 0) -> None:
         self._patience = patience
-        self._next = 1
+        self._next = reached + 1
+        self._highest = reached
         self._waiting: dict[int, T] = {}
         self.lost = 0
         self.duplicates = 0
@@ -26,21 +27,24 @@ class Sequencer(Generic[T]):
         if number < self._next or number in self._waiting:
             self.duplicates += 1
             return []
-        self._waiting[number] = message
-        if len(self._waiting) > self._patience:
-            self._give_up()
+        self._highest = max(self._highest, number)
+        if number == self._next or len(self._waiting) < self._patience:
+            self._waiting[number] = message
         return self._ready()
 
-    def skip(self) -> list[T]:
-        """Give up what is missing first; return the messages whose turn has come by that."""
-        if self._waiting:
-            self._give_up()
-        return self._ready()
+    def expect(self, highest: int) -> None:
+        """Know that messages up to this number exist."""
+        self._highest = max(self._highest, highest)
 
-    def _give_up(self) -> None:
-        first = min(self._waiting)
-        self.lost += first - self._next
-        self._next = first
+    def give_up(self, last: int) -> list[T]:
+        """Give up what is missing up to this number; return those whose turn has come by that."""
+        ready = self._ready()
+        while self._next <= last:
+            self.lost += self._next not in self._waiting
+            if self._next in self._waiting:
+                ready.append(self._waiting.pop(self._next))
+            self._next += 1
+        return ready + self._ready()
 
     def _ready(self) -> list[T]:
         ready: list[T] = []
@@ -50,8 +54,18 @@ class Sequencer(Generic[T]):
         return ready
 
     @property
+    def reached(self) -> int:
+        """Return the last number up to which nothing is missing."""
+        return self._next - 1
+
+    @property
+    def waiting(self) -> int:
+        """Return how many wait behind a gap."""
+        return len(self._waiting)
+
+    @property
     def missing(self) -> tuple[int, int] | None:
         """Return the first and last number of the first gap, None when there is none."""
-        if not self._waiting:
-            return None
-        return self._next, min(self._waiting) - 1
+        if self._waiting:
+            return self._next, min(self._waiting) - 1
+        return (self._next, self._highest) if self._highest >= self._next else None

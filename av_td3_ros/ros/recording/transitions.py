@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from av_td3_msgs.msg import AppliedAction
 
-from av_td3_ros.ros.recording.bag import read_transitions
+from av_td3_ros.ros.recording.bag import read_transitions, unfinished
 from av_td3_ros.td3.networks import NetworkSettings
 from av_td3_ros.td3.replay import NONE, DuplicateError, ReplayError, StepRecord
 
@@ -27,7 +27,8 @@ def step_record(message: Any, network: NetworkSettings) -> StepRecord:
         step=message.step, frame=frame, state=state if network.state_size else state[:0],
         action=np.array((message.steer, message.acceleration), np.float32),
         reward=message.reward, is_first=message.is_first, is_last=message.is_last,
-        is_terminal=message.is_terminal, policy_version=message.policy_version)
+        is_terminal=message.is_terminal, policy_version=message.policy_version,
+        sequence=message.sequence)
 
 
 def by_human(message: Any) -> bool:
@@ -37,11 +38,12 @@ def by_human(message: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """How many steps of a bag were taken, refused as broken, and there already."""
+    """How many steps of a bag were taken, refused as broken, and there already; was it closed."""
 
     taken: int
     refused: int
     known: int
+    unfinished: bool = False
 
 
 def load_bag(directory: str, network: NetworkSettings, take: Callable[[StepRecord, bool], None]
@@ -68,4 +70,4 @@ def load_bag(directory: str, network: NetworkSettings, take: Callable[[StepRecor
         raise ValueError(f'bag {directory}: ' + (
             f'none of its {refused} transitions fits: {reason}' if refused else
             'it holds no transitions'))
-    return Loaded(taken, refused, known)
+    return Loaded(taken, refused, known, bool(unfinished(Path(directory))))

@@ -1,0 +1,88 @@
+"""The services of all recorders, asked for what a learner lacks."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from av_td3_msgs.msg import Transition
+from av_td3_msgs.srv import ResendTransitions
+
+from av_td3_ros.ros.recording.catch_up import Answer, CatchUp, Question
+from av_td3_ros.ros.runtime import Throttle, every
+
+SERVICE = '~/resend_transitions'
+LOOK = 0.5  # s of wall time between two looks for recorders and for what is missing
+
+
+class Recorders:
+    """
+    Find every recorder in the graph and ask it for what `missing` lacks.
+
+    So a session that began and ended while nobody listened is found as well. `take` gets the
+    transitions whose turn has come as others were given up; nothing is asked while `is_enough`.
+    """
+
+    def __init__(self, node: Any, missing: CatchUp[Transition],
+                 take: Callable[[Transition], None], is_enough: Callable[[], bool]) -> None:
+        self._node, self._missing, self._take, self._is_enough = node, missing, take, is_enough
+        self._clients: dict[str, Any] = {}
+        self._futures: dict[str, Any] = {}
+        self._silence = Throttle(30.0)
+        self._prefix = node.resolve_service_name(SERVICE) + '/'
+        every(node, LOOK, self.look)
+
+    def know(self, vehicle: str) -> None:
+        """Look for a vehicle's recorder; raises NameValidationException when that is no name."""
+        if vehicle not in self._clients:
+            self._clients[vehicle] = self._node.create_client(
+                ResendTransitions, f'{SERVICE}/{vehicle}')
+
+    def look(self) -> None:
+        """Find who is new, and ask everybody."""
+        for name, _ in self._node.get_service_names_and_types():
+            vehicle = name.removeprefix(self._prefix)
+            if vehicle != name and '/' not in vehicle:
+                self.know(vehicle)
+        for vehicle in self._clients:
+            self.ask(vehicle)
+        silent = self._missing.silent()
+        if silent and self._silence.ready():
+            self._node.get_logger().warning(
+                f'{self._missing.waiting} transitions wait for others before them: no answer of '
+                f'the recorder of {", ".join(silent)}; start it with the same bag again')
+
+    def ask(self, vehicle: str) -> None:
+        """Ask a recorder for what is missing of its vehicle, if its turn has come."""
+        client = self._clients[vehicle]
+        if self._is_enough() or not client.service_is_ready():
+            return
+        question = self._missing.ask(vehicle)
+        if question is None:
+            return
+        before = self._futures.get(vehicle)
+        if before is not None and not before.done():
+            client.remove_pending_request(before)
+        future = self._futures[vehicle] = client.call_async(ResendTransitions.Request(
+            session=question.session, from_sequence=question.first, to_sequence=question.last))
+        future.add_done_callback(lambda done: self._on_answer(vehicle, question, done))
+
+    def _on_answer(self, vehicle: str, question: Question, future: Any) -> None:
+        """Go on without what the recorder does not have any more."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        said, lost = future.result(), self._missing.lost
+        ready = self._missing.answered(vehicle, question, Answer(
+            said.accepted, said.first_sequence, said.last_sequence,
+            {name: (first, last) for name, first, last in zip(
+                said.sessions, said.first_sequences, said.last_sequences, strict=True)}))
+        if self._missing.lost > lost:
+            self._node.get_logger().warning(
+                f'{self._missing.lost - lost} of the transitions {question.first} to '
+                f'{question.last} of {vehicle} are lost: {said.message or "not recorded"}')
+        elif question.session:
+            self._node.get_logger().info(
+                f'transitions {said.first_sequence} to {said.last_sequence} of {vehicle}, which '
+                'were missed, come again')
+        for one in ready:
+            self._take(one)
+        self.ask(vehicle)
