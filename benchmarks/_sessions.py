@@ -1,4 +1,4 @@
-"""Small real sessions: every node a process of its own, each of which may be killed and started."""
+"""Small real sessions: every node a process of its own, which may be killed and started again."""
 from __future__ import annotations
 
 import contextlib

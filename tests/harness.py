@@ -1,16 +1,13 @@
 """Parts of a ROS graph for tests: a node under test, and a participant that talks with it."""
 from __future__ import annotations
 
-import contextlib
 import importlib
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import pytest
 import rclpy
 import yaml
 from rcl_interfaces.srv import SetParameters
@@ -236,20 +233,6 @@ def parameter_file(folder: Path, parameters: Mapping[str, Mapping[str, Any]]) ->
         f'/**/{node}': {'ros__parameters': dict(values) or {'use_sim_time': False}}
         for node, values in parameters.items()}))
     return path
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Lend a file system of `size` bytes, where this process may mount one."""
-    folder.mkdir()
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(folder)],
-                          capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f'no file system can be mounted here: {done.stderr.strip()}')
-    try:
-        yield folder
-    finally:
-        subprocess.run(['umount', '--lazy', str(folder)], check=True)
 
 
 def _short(message: Any) -> str:

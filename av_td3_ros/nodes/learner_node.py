@@ -43,7 +43,9 @@ class LearnerNode(Node):
         accept_changes(self, s, self._apply)
         self._refused = Throttle()
         self._metrics: dict[str, float] = {}
-        self._world_waiting = self._finished = self._closing = self._ranks_lost = False
+        self._finished = self._closing = self._ranks_lost = False
+        # An interrupted learner may have left the world standing.
+        self._world_waiting: bool | None = None if self._learner.told else False
         self._has_news = True  # of weights to be sent
         self._world_lock, self._status_lock = threading.Lock(), threading.Lock()
         self.failure = ''
@@ -211,7 +213,8 @@ class LearnerNode(Node):
         learner = self._learner
         with self._world_lock:  # both threads come here, and the last word must be the right one
             wait = self._finished or learner.limiter.world_must_wait() or learner.is_complete
-            if wait != self._world_waiting:
+            known = self._world_waiting is not None or self._world.get_subscription_count()
+            if wait != self._world_waiting and known:
                 self._world_waiting = wait
                 self._world.publish(CarlaControl(
                     command=CarlaControl.PAUSE if wait else CarlaControl.PLAY))
@@ -246,7 +249,7 @@ class LearnerNode(Node):
             policy_version=learner.policy_version,
             updates_per_second=(updates - before) / max(now - since, 1e-3),
             updates_per_transition=updates / max(transitions, 1),
-            world_waiting=self._world_waiting, finished=self._finished,
+            world_waiting=bool(self._world_waiting), finished=self._finished,
             checkpoint=learner.checkpoint, metrics=to_metrics(self._metrics))
 
     def _tell(self) -> Reading:
@@ -254,7 +257,7 @@ class LearnerNode(Node):
         values: dict[str, object] = {
             'updates': learner.agent.updates, 'replay': len(learner.replay),
             'transitions refused': self._refused.count, 'updates skipped': learner.agent.skipped,
-            'world waits': self._world_waiting, 'policy version': learner.policy_version,
+            'world waits': bool(self._world_waiting), 'policy version': learner.policy_version,
             'weights [kB]': self._weights.size / 1e3,
             'weights packed in [ms]': 1e3 * self._weights.took,
             **({'ranks': learner.ranks.count} if learner.ranks.count > 1 else {})}

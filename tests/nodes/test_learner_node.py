@@ -220,7 +220,8 @@ def test_what_was_recorded_before_the_learner_came_is_asked_for(
         peer: Peer, connect: Callable[..., School]) -> None:
     def resend(request: ResendTransitions.Request, response: ResendTransitions.Response
                ) -> ResendTransitions.Response:
-        school.teach(request.from_sequence, request.to_sequence)
+        if request.session:
+            school.teach(request.from_sequence, request.to_sequence)
         response.accepted = True
         response.first_sequence, response.last_sequence = (request.from_sequence,
                                                            request.to_sequence)

@@ -12,7 +12,8 @@ T = TypeVar('T')
 
 SURVEY = 1.0  # s between two questions which sessions there are
 ANSWER = 3.0  # s after which a question counts as lost on its way
-ARRIVAL = 2.0  # s that a page may take on its way after its answer
+ARRIVAL = 2.0  # s that a page may take on its way after its answer; twice as long each time
+LONGEST = 16.0  # s that it may take at most
 SILENCE = 10.0  # s without an answer that are worth a warning
 
 
@@ -46,6 +47,7 @@ class _Vehicle:
     surveyed_at: float | None = None
     page: tuple[str, int] | None = None  # on its way: session and last number
     page_since: float = 0.0
+    patience: float = ARRIVAL
     claims: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -75,7 +77,9 @@ class CatchUp(Generic[T]):
         if known is not None and known.page is not None:
             name, last = known.page
             if session == name and sequencer.reached >= last:
-                known.page = None
+                known.page, known.patience = None, ARRIVAL
+            elif session == name and ready:
+                known.page_since, known.patience = self._clock(), ARRIVAL
         return ready
 
     def ask(self, vehicle: str) -> Question | None:
@@ -83,9 +87,11 @@ class CatchUp(Generic[T]):
         now, known = self._clock(), self._know(vehicle)
         if known.asked is not None and now - known.asked_at < ANSWER:
             return None
-        if known.page is not None and now - known.page_since < ARRIVAL:
-            return None
-        known.page = None
+        if known.page is not None:
+            if now - known.page_since < known.patience:
+                return None
+            # The network may be slow and have all of it: the same again would make it slower.
+            known.page, known.patience = None, min(2 * known.patience, LONGEST)
         question = next(self._gaps(vehicle), None)
         surveyed = known.surveyed_at
         if question is None and (surveyed is None or now - surveyed >= SURVEY):
@@ -139,7 +145,8 @@ class CatchUp(Generic[T]):
         """Return the vehicles that lack something and whose recorder does not answer."""
         now = self._clock()
         return [vehicle for vehicle, known in self._vehicles.items()
-                if now - known.heard_at > SILENCE and self.lacks(vehicle)]
+                if known.page is None and now - known.heard_at > SILENCE
+                and self.lacks(vehicle)]
 
     @property
     def lost(self) -> int:
