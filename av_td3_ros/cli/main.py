@@ -25,6 +25,7 @@ COMMANDS = {
     'align': ('align', 'find where the ground of a real vehicle lies on a map'),
     'route': ('route', 'record the way that is driven, publish it to be driven again'),
     'reward': ('reward_plots', 'draw the reward terms and tell what drives are worth'),
+    'recover': ('recover', 'close a bag whose recorder was killed'),
     'config': ('config', 'list every setting with meaning and default'),
 }
 """The module of each command, and what it is for."""

@@ -23,6 +23,7 @@ from av_td3_ros.driving.episode.planner import EpisodePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
 from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
+from av_td3_ros.ros.recording.bag import is_bag
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
 from av_td3_ros.trust.session_key import session_key
@@ -126,9 +127,9 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
             raise ValueError(f'--{name.replace("_", "-")} {getattr(options, name)}: give 0 or '
                              'more')
     for bag in (*bags['bags'], *bags['demonstration_bags']):
-        if not (Path(bag) / 'metadata.yaml').is_file():
-            raise ValueError(f'bag {bag}: no metadata.yaml there; name the folder of a closed '
-                             'bag, such as RUN/bag')
+        if not is_bag(Path(bag)):
+            raise ValueError(f'bag {bag}: no metadata.yaml and no MCAP file there; name the '
+                             'folder of a bag, such as RUN/bag')
     if not simulated and (options.map or options.eval_map):
         raise ValueError(f'profile {options.profile!r} has no simulator of its own: load the '
                          'map there, and leave --map and --eval-map out')

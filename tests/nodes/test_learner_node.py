@@ -663,3 +663,66 @@ def test_ctrl_c_leaves_a_whole_checkpoint(peer: Peer, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(run / 'checkpoints')
     assert checkpoint.updates >= heard.updates
     assert checkpoint.counters['transitions'] >= heard.transitions
+
+
+class Recorder:
+    """A recorder's service over what it recorded: ranges of numbers by session."""
+
+    def __init__(self, peer: Peer, school: School) -> None:
+        self.sessions: dict[str, int] = {}
+        self.asked: list[tuple[str, int]] = []
+        self._school = school
+        peer.node.create_service(ResendTransitions, RESEND, self._answer)
+
+    def _answer(self, request: ResendTransitions.Request, response: ResendTransitions.Response
+                ) -> ResendTransitions.Response:
+        response.accepted = True
+        response.sessions = list(self.sessions)
+        response.first_sequences = [1] * len(self.sessions)
+        response.last_sequences = list(self.sessions.values())
+        if request.session:
+            self.asked.append((request.session, request.from_sequence))
+            response.first_sequence = request.from_sequence
+            response.last_sequence = min(request.to_sequence, request.from_sequence + 9)
+            for number in range(response.first_sequence, response.last_sequence + 1):
+                self._school.send(transition(number, session=request.session))
+        return response
+
+
+def test_a_killed_learner_goes_on_from_its_newest_checkpoint_and_fetches_the_rest(
+        peer: Peer, tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    file = parameter_file(tmp_path, {'learner_node': {**SMALL, 'run': str(run),
+                                                      'checkpoint_every': 5}})
+    with Session([SPECS['learner_node']], file, tmp_path / 'logs') as session:
+        school = School(peer)
+        recorder = Recorder(peer, school)
+        school.status.next()
+        school.teach(1, 60)
+        recorder.sessions = {'a': 60}
+        school.until(lambda one: one.updates >= 7 and one.checkpoint.endswith('00000005'))
+        os.kill(session.process_ids()['learner_node'], signal.SIGKILL)
+        await_that(lambda: session.states()['learner_node'] != 'running', 'its end')
+    recorder.asked.clear()
+    recorder.sessions = {'a': 90, 'b': 27}  # nothing of this was ever sent to anybody
+    with Session([SPECS['learner_node']], file, tmp_path / 'again') as session:
+        status = school.until(
+            lambda one: one.transitions == actions_in(90) + actions_in(27))
+        assert (status.transitions_lost, status.transitions_refused) == (0, 0)
+        said = (tmp_path / 'again' / 'learner_node.log').read_text()
+        assert f'going on from {run}/checkpoints/' in said
+        first = min(number for name, number in recorder.asked if name == 'a')
+        assert first > 1  # what the checkpoint holds is not asked for
+        os.kill(session.process_ids()['learner_node'], signal.SIGINT)
+        await_that(lambda: session.states()['learner_node'] != 'running', 'its end')
+    assert load_checkpoint(run / 'checkpoints').stored_steps == 90 + 27
+
+
+def test_a_bag_that_was_not_closed_is_learned_from(connect: Callable[..., School], tmp_path: Path,
+                                                   log: Log) -> None:
+    bag = TransitionBag(tmp_path / 'bag', '/learner/transition')
+    for sequence in range(1, 28):
+        bag.write(sequence, serialize_message(transition(sequence)))
+    school = connect({'bags': [str(tmp_path / 'bag')]})
+    assert school.until(lambda one: one.transitions == actions_in(27))
+    assert 'was not closed' in log.next(str(tmp_path / 'bag'))

@@ -1,6 +1,7 @@
 """Transitions on disk: written once, closed, read by any rosbag2 reader."""
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
@@ -17,6 +18,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from av_td3_ros.cli import recover as command
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
 from av_td3_ros.ros.recording.bag import (
     TRANSITION,
@@ -329,3 +331,13 @@ def test_transitions_of_any_session_are_found_again(tmp_path: Path) -> None:
     (found,) = history.page('a', 200, 200)
     assert serialised(deserialize_message(found.data, Transition))[:3] == serialised(
         transition(200))[:3]
+
+
+def test_the_command_closes_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, _ = half_written(tmp_path, 6)
+    for words in ('6 transitions recovered', 'all of its files are closed'):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        assert command.run(parser.parse_args([str(bag)])) == 0
+        assert words in capsys.readouterr().out
+    assert by_mcap(bag) == 6

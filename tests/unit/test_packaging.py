@@ -24,8 +24,8 @@ SYSTEM = {'cryptography': 'python3-cryptography', 'cv2': 'python3-opencv',
           'numpy': 'python3-numpy', 'pygame': 'python3-pygame',
           'rich': 'python3-rich', 'scipy': 'python3-scipy', 'yaml': 'python3-yaml'}
 PIP = {'carla': 'carla', 'gymnasium': 'gymnasium', 'imageio_ffmpeg': 'imageio-ffmpeg',
-       'matplotlib': 'matplotlib', 'onnx': 'onnx', 'onnxruntime': 'onnxruntime',
-       'rosbags': 'rosbags', 'safetensors': 'safetensors',
+       'matplotlib': 'matplotlib', 'mcap': 'mcap', 'onnx': 'onnx',
+       'onnxruntime': 'onnxruntime', 'rosbags': 'rosbags', 'safetensors': 'safetensors',
        'scenariogeneration': 'scenariogeneration', 'torch': 'torch',
        'vehiclemodels': 'commonroad-vehicle-models'}
 
