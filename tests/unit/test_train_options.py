@@ -58,7 +58,7 @@ def test_demonstrations_replace_the_warm_up_too(bag: str) -> None:
 
 
 def test_what_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'no metadata\.yaml there; name the folder of a closed'):
+    with pytest.raises(ValueError, match=r'no metadata\.yaml and no MCAP file there; name the'):
         configured('--from-bags', str(tmp_path))
     with pytest.raises(ValueError, match='no checkpoint here'):
         configured('--config', f'resume={tmp_path}')

@@ -39,6 +39,8 @@ class Recorders:
 
     def look(self) -> None:
         """Find who is new, and ask everybody."""
+        if not self._node.context.ok():
+            return
         for name, _ in self._node.get_service_names_and_types():
             vehicle = name.removeprefix(self._prefix)
             if vehicle != name and '/' not in vehicle:
@@ -54,7 +56,7 @@ class Recorders:
     def ask(self, vehicle: str) -> None:
         """Ask a recorder for what is missing of its vehicle, if its turn has come."""
         client = self._clients[vehicle]
-        if self._is_enough() or not client.service_is_ready():
+        if not self._node.context.ok() or self._is_enough() or not client.service_is_ready():
             return
         question = self._missing.ask(vehicle)
         if question is None:
