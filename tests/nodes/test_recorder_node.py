@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,12 @@ def test_what_memory_does_not_hold_any_more_comes_from_the_bag(
             list(answer.last_sequences)) == (True, [sent[0].session], [1], [150])
 
 
+def drive_until(drive: Drive, numbers: Iterator[int], wanted: int) -> bool:
+    """Publish an episode; return whether so many transitions have come."""
+    drive.episode(next(numbers), steps=3)
+    return len(drive.transitions.messages) >= wanted
+
+
 def patiently(peer: Peer) -> ResendTransitions.Response:
     """Ask for the sessions until there is an answer: a killed recorder is believed in for long."""
     client = peer.node.create_client(ResendTransitions, RESEND)
@@ -230,9 +237,8 @@ def test_a_recorder_that_is_killed_goes_on_in_its_bag_and_has_all_sessions(
     numbers = itertools.count()
     for life in (1, 2):
         with Session([SPECS['recorder_node']], file, tmp_path / f'logs_{life}') as session:
-            wanted = len(drive.transitions.messages) + 5
-            while len(drive.transitions.messages) < wanted:
-                drive.episode(next(numbers), steps=3)
+            wanted = 5 * life + len(drive.transitions.messages)
+            await_that(partial(drive_until, drive, numbers, wanted), 'transitions')
             os.kill(session.process_ids()['recorder_node'], signal.SIGKILL)
             await_that(lambda: session.states()['recorder_node'] != 'running', 'its end')
     with Session([SPECS['recorder_node']], file, tmp_path / 'logs_3') as session:

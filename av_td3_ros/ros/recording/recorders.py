@@ -35,7 +35,7 @@ class Recorders:
         """Look for a vehicle's recorder; raises NameValidationException when that is no name."""
         if vehicle not in self._clients:
             self._clients[vehicle] = self._node.create_client(
-                ResendTransitions, f'{SERVICE}/{vehicle}')
+                ResendTransitions, f'~/resend_transitions/{vehicle}')
 
     def look(self) -> None:
         """Find who is new, and ask everybody."""
