@@ -80,6 +80,8 @@ class ControlNode(LifecycleNode):
             self.create_subscription(Bool, '~/input/emergency_stop', self._on_emergency_stop,
                                      profile, event_callbacks=qos.QUIET)
         self.create_subscription(String, '~/input/stop_request', self._on_stop_request, qos.SENSOR)
+        self._driven_by = [self.resolve_topic_name(f'~/input/{role}')
+                           for role in ('observation', 'action', 'hold')]
         self.create_service(SetBool, '~/engage', self._on_engage)
         self.create_service(Trigger, '~/clear_emergency_stop', self._on_clear)
         every(self, min(WATCH, 1.0 / s.heartbeat) if s.heartbeat else WATCH, self._tick)
@@ -161,17 +163,29 @@ class ControlNode(LifecycleNode):
         self._pass_on()
 
     def _rival(self) -> str:
-        """Return what is wrong when another node commands the vehicle too, '' otherwise."""
-        topic = self._commands.topic_name
-        if self.count_publishers(topic) < 2:
+        """Return who else has the vehicle's say, commands it or makes what it is driven by."""
+        commanded = self._others_on(self._commands.topic_name, self.get_name())
+        if commanded:
+            return f'{self._commands.topic_name} is commanded by {commanded} too: end all but one'
+        if self.settings.engaged_at_start:  # a simulated vehicle's nodes may be started again
             return ''
-        own = (self.get_namespace(), self.get_name())
+        for topic in self._driven_by:
+            others = self._others_on(topic)
+            if ', ' in others:
+                return (f'{topic} comes from {others}: end all but one, or give the other session '
+                        'a ROS_DOMAIN_ID or a vehicle of its own')
+        return ''
+
+    def _others_on(self, topic: str, without: str = '') -> str:
+        """Return who publishes a topic, '' for nobody; one of this node is not told of."""
+        if self.count_publishers(topic) < 1 + bool(without):
+            return ''
         names = [(one.node_namespace, one.node_name)
                  for one in self.get_publishers_info_by_topic(topic)]
+        own = (self.get_namespace(), without)
         if own in names:
             names.remove(own)
-        others = ', '.join(sorted({f'{space.rstrip("/")}/{name}' for space, name in names}))
-        return f'{topic} is commanded by {others} too: end all but one'
+        return ', '.join(sorted(f'{space.rstrip("/")}/{name}' for space, name in names))
 
     def _watch_for_rivals(self) -> None:
         rival = self._rival()

@@ -8,7 +8,7 @@ import pytest
 from ackermann_msgs.msg import AckermannDrive, AckermannDriveStamped
 from av_td3_msgs.msg import Action, AppliedAction, Observation
 from carla_msgs.msg import CarlaEgoVehicleControl
-from harness import Log, Peer, Running
+from harness import Log, Peer, Running, await_that
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from std_msgs.msg import Bool, Header, String
@@ -270,6 +270,30 @@ def test_two_who_command_one_vehicle_are_one_too_many(peer: Peer,
     refused = vehicle.engage(True)
     assert not refused.success and 'end all but one' in refused.message
     peer.node.destroy_publisher(rival)
-    while not vehicle.engage(True).success:
-        pass
+    await_that(lambda: vehicle.engage(True).success, 'the vehicle to itself again')
     assert vehicle.drive().throttle > 0.0
+
+
+@pytest.mark.parametrize('kind', ['observation', 'action', 'hold'])
+def test_a_second_session_in_the_domain_does_not_drive_a_vehicle(
+        kind: str, peer: Peer, connect: Callable[..., Vehicle]) -> None:
+    vehicle = connect(engaged_at_start=False)
+    assert vehicle.engage(True).success
+    vehicle.drive()
+    topic, message = f'/ego_vehicle/{kind}', {
+        'observation': Observation, 'action': Action, 'hold': Header}[kind]
+    publishers = [peer.node.create_publisher(message, topic, qos.STEP)] if kind == 'hold' else []
+    other = Peer(peer.domain, 'other_session')
+    try:
+        rival = other.node.create_publisher(message, topic, qos.STEP)
+        vehicle.becomes(f'stopped: {topic} comes from /other_session, /peer: end all but one, or '
+                        'give the other session a ROS_DOMAIN_ID or a vehicle of its own')
+        refused = vehicle.engage(True)
+        assert not refused.success and '/other_session' in refused.message
+        other.node.destroy_publisher(rival)
+    finally:
+        other.close()
+    await_that(lambda: vehicle.engage(True).success, 'the vehicle to itself again')
+    assert vehicle.drive().throttle > 0.0
+    for one in publishers:
+        peer.node.destroy_publisher(one)

@@ -326,6 +326,39 @@ def test_engaging_after_it_gave_up_is_not_undone_at_once() -> None:
     assert drive.commands[-1][1].action[1] > 0.0
 
 
+IDLE = dataclasses.replace(VEHICLE, idle_timeout=1.0)
+
+
+def test_at_the_end_of_its_route_it_waits_for_somebody_to_engage() -> None:
+    drive = Drive(IDLE)
+    drive.on(1.0)
+    drive.step += 1
+    drive.gate.observe(Seen((1, drive.step), drive.now.ros, 4.0, is_last=True), drive.now)
+    drive.sends['observation'] = drive.sends['action'] = False
+    for _ in range(60):  # frames go on, of no episode
+        drive.gate.hold(Seen((0, 0), drive.now.ros, math.nan), drive.now)
+        drive.on(0.06)
+    assert drive.gate.authority.reason == 'there is nothing to drive for 1 s'
+    (alarm,) = drive.gate.take_alarms()
+    assert 'publish one, then engage' in alarm.details
+    drive.sends = dict.fromkeys(drive.sends, True)
+    drive.on(1.0)  # the next route alone moves nothing
+    assert drive.commands[-1][1].action[1] < 0.0
+    assert drive.gate.engage(drive.now) == ''
+    drive.on(0.5)
+    assert drive.commands[-1][1].action[1] > 0.0
+
+
+def test_engaged_without_anything_to_drive_it_gives_up() -> None:
+    drive = Drive(dataclasses.replace(IDLE, engaged_at_start=False))
+    drive.gate.authority.disengage('at first')
+    drive.sends = dict.fromkeys(drive.sends, False)
+    assert drive.gate.engage(drive.now) == ''
+    drive.on(2.5)
+    assert drive.gate.authority.driver == Driver.NOBODY
+    assert drive.gate.authority.reason == 'no observation comes for 1 s'
+
+
 def test_a_lockstep_world_may_stand_still_and_set_the_vehicle_down() -> None:
     drive = Drive(dataclasses.replace(SIMULATION, sensor_timeout=0.0))
     for episode in range(3):

@@ -55,7 +55,8 @@ class Authority:
     def engage(self) -> str:
         """Let the policy drive; return why that is refused, '' when it is not."""
         if self._emergency:
-            return 'there is an emergency stop: clear it first'
+            return ('there is an emergency stop: '
+                    f'{"release it, then " if self.is_pressed else ""}clear it first')
         if not self.is_active:
             return 'the node is not active: activate it first'
         self.is_engaged = True

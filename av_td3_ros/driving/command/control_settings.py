@@ -39,6 +39,10 @@ class ControlSettings:
         0.0, "s by which this node's clock may leap against the time that really passes; beyond "
         'it the vehicle is stopped until somebody engages again; 0: any, for simulated time',
         minimum=0.0, maximum=60.0, live=True)
+    idle_timeout: float = setting(
+        0.0, 'wall time in s without an episode to drive, for want of a route or at its end, '
+        'that the vehicle may stay engaged; 0: for ever, for a simulator, which sets it down '
+        'anew', minimum=0.0, maximum=600.0, live=True)
     disengage_after: float = setting(
         0.0, 'wall time in s of braking for what the policy lacks after which somebody has to '
         'engage again; 0: it drives on when that comes back', minimum=0.0, maximum=600.0,

@@ -136,7 +136,7 @@ class CommandGate:
     def observe(self, seen: Seen, now: Now) -> None:
         """Take an observation: it waits for its action, or is answered without the policy."""
         self._watch(now)
-        self._watchdog.hear(seen.stamp_ns, now)
+        self._watchdog.hear(seen.stamp_ns, not seen.is_last, now)
         self._newest, self._observed_speed = seen, seen.speed
         if self._open is not None:
             # In real time a frame may come before the action to the one before it.
@@ -157,7 +157,7 @@ class CommandGate:
 
     def hold(self, seen: Seen, now: Now) -> None:
         """Stand: this frame belongs to no episode."""
-        self._watchdog.hear(seen.stamp_ns, now)
+        self._watchdog.hear(seen.stamp_ns, False, now)
         self._newest = seen
         self._stand(seen, now)
 
@@ -211,6 +211,7 @@ class CommandGate:
         if not refused:
             # What is missing may be so because nobody drove: it has its time to come.
             self._early, self._faulty_since = None, now.steady
+            self._watchdog.begin(now)
         return refused
 
     def heed(self, now: Now) -> None:

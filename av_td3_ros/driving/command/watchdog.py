@@ -44,7 +44,8 @@ class Watchdog:
         self.settings = settings
         self.odometry = OdometryMonitor(settings.odometry)
         self._heard_at: int | None = None
-        self._stamp_ns = 0
+        self._stamp_ns: int | None = None
+        self._idle_since: int | None = None
         self._asked_at: int | None = None
         self._asked_step = (0, 0)
         self._lack: Fault | None = None
@@ -52,9 +53,20 @@ class Watchdog:
 
     # -- what happens
 
-    def hear(self, stamp_ns: int, now: Now) -> None:
-        """Note an observation, or a word that there is none yet, with its stamp."""
+    def begin(self, now: Now) -> None:
+        """Count from here what must come, and how long there is nothing to drive."""
+        if self._heard_at is None:
+            self._heard_at = self._idle_since = now.steady
+        elif self._idle_since is not None:
+            self._idle_since = now.steady
+
+    def hear(self, stamp_ns: int, drives: bool, now: Now) -> None:
+        """Note a frame with its stamp; `drives`: it is one of an episode that goes on."""
         self._heard_at, self._stamp_ns = now.steady, stamp_ns
+        if drives:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now.steady
 
     def ask(self, step: tuple[int, int], now: Now) -> None:
         """Begin to wait for the action at a step of an episode, where none is waited for yet."""
@@ -96,7 +108,8 @@ class Watchdog:
             self._lack = Fault(
                 'no action comes', f'no action for step {step} of episode {episode} within '
                 f'{self.settings.action_timeout:g} s: braking; is the policy node alive?')
-        return self._silence(now) or self._age(now) or self._odometry(now) or self._lack
+        return (self._silence(now) or self._age(now) or self._odometry(now) or self._lack
+                or self._idle(now))
 
     def _leap(self, before: Now | None, now: Now) -> Fault | None:
         limit = self.settings.clock_tolerance
@@ -122,7 +135,7 @@ class Watchdog:
 
     def _age(self, now: Now) -> Fault | None:
         limit = self.settings.sensor_max_age
-        if not limit or self._heard_at is None:
+        if not limit or self._stamp_ns is None:
             return None
         age = (now.ros - self._stamp_ns) / SECOND
         if abs(age) <= limit:
@@ -136,6 +149,14 @@ class Watchdog:
         silence = self.odometry.silence(now.steady)
         return Fault('no odometry that can be used', f'{silence}: is the localisation alive?'
                      ) if silence else None
+
+    def _idle(self, now: Now) -> Fault | None:
+        limit = self.settings.idle_timeout
+        if (not limit or self._idle_since is None
+                or now.steady - self._idle_since <= limit * SECOND):
+            return None
+        return Fault('there is nothing to drive', f'no episode to drive for {limit:g} s: the '
+                     'route is at its end, or there is none; publish one, then engage')
 
 
 def _few(seconds: float) -> str:
