@@ -19,6 +19,7 @@ from av_td3_ros.nodes.recorder_node import RecorderSettings
 from av_td3_ros.nodes.simulator_node import SimulatorSettings
 from av_td3_ros.nodes.stand_in_vehicle_node import StandInVehicleSettings
 from av_td3_ros.paths import config_directory, map_file
+from av_td3_ros.reading import FileError, brief, read_yaml
 from av_td3_ros.ros.graph import profile_parameters
 from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
 from av_td3_ros.settings import described_fields, from_mapping
@@ -61,7 +62,11 @@ class Config:
     @classmethod
     def read(cls, path: Path) -> Config:
         """Return the configuration that a run left; raise ValueError when it is not one."""
-        return cls(given_values(path))
+        values = given_values(path)
+        try:
+            return cls(values)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
 
     def values(self) -> dict[str, Values]:
         """Return {node: {dotted key: value}} as parameter files hold them."""
@@ -151,11 +156,10 @@ class Config:
 def given_values(path: Path) -> dict[str, Values]:
     """Return what a parameter file sets, by node; raise ValueError when it is no such file."""
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
         return {key.rpartition('/')[2]: dotted(section['ros__parameters'])
-                for key, section in content.items()}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
-        raise ValueError(f'{path} is no configuration of a session: {error!r}') from error
+                for key, section in read_yaml(path).items()}
+    except (OSError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f'{path} is no configuration of a session: {brief(error)}') from error
 
 
 def changes_of(options: Iterable[str]) -> dict[str, Values]:
@@ -182,11 +186,12 @@ def changes_of(options: Iterable[str]) -> dict[str, Values]:
 def read_node_file(path: Path) -> Values:
     """Return the parameters of one node's YAML file as {dotted key: value}."""
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        (section,) = content.values()
+        (section,) = read_yaml(path).values()
         return dotted(section['ros__parameters'])
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f'{path} is no ROS parameter file of one node: {error!r}') from error
+    except FileError:
+        raise
+    except (OSError, AttributeError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f'{path} is no ROS parameter file of one node: {brief(error)}') from error
 
 
 def described_file(node: str) -> str:
@@ -243,6 +248,8 @@ def dotted(nested: Mapping[str, Any], prefix: str = '') -> Values:
     """Return nested settings, as a parameter file holds them, as {dotted key: value}."""
     flat: Values = {}
     for key, value in nested.items():
+        if not isinstance(key, str):
+            raise TypeError(f'{prefix}{key!r} is no name')
         if isinstance(value, dict):
             flat.update(dotted(value, f'{prefix}{key}.'))
         else:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +20,7 @@ from av_td3_ros.cli.pictures.diagnosis_plots import draw_checkpoint, draw_run
 from av_td3_ros.cli.pictures.plots import Records, read_metrics
 from av_td3_ros.cli.progress import figures as short
 from av_td3_ros.cli.progress import number
+from av_td3_ros.reading import read_yaml
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import Checkpoint, CheckpointError, Checkpoints, load_checkpoint
 from av_td3_ros.td3.inspection import Look, look_into
@@ -162,10 +162,10 @@ def _run_config(folder: Path | None) -> dict[str, Any]:
     try:
         if folder is None:
             return {}
-        content = yaml.safe_load((folder / 'config.yaml').read_text(encoding='utf-8'))
+        content = read_yaml(folder / 'config.yaml')
         return next((dotted(section['ros__parameters']) for name, section in content.items()
                      if name.endswith('learner_node')), {})
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}  # a run is worth looking at without its settings
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 from av_td3_ros.cli.session import Interrupt, take_domain
 from av_td3_ros.driving.route.geometry import FloatArray
 from av_td3_ros.paths import write_whole
+from av_td3_ros.reading import brief, read_json, read_text
 
 SPACING = 0.5  # m between two poses that are kept of a drive
 COLUMNS = ('x', 'y', 'yaw')
@@ -24,14 +24,13 @@ FRAME = '# frame: '
 def read_poses(file: Path) -> FloatArray:
     """Return (N, 3) x, y, yaw of a .csv or .json file; raise ValueError naming file and fault."""
     try:
-        text = file.read_text(encoding='utf-8')
-        rows: Iterable[Any] = (json.loads(text) if file.suffix == '.json'
-                               else _csv_rows(text.splitlines()))
+        rows: Iterable[Any] = (read_json(file) if file.suffix == '.json'
+                               else _csv_rows(read_text(file).splitlines()))
         poses = np.array([[float(row[key]) for key in (
             COLUMNS if isinstance(row, dict) else range(3))] for row in rows], np.float64)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} holds no poses ({error!r}): give x, y, yaw in m and rad, as '
-                         'columns of a .csv or a list of lists in a .json') from error
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        raise ValueError(f'{file} holds no poses ({brief(error)}): give x, y, yaw in m and rad, '
+                         'as columns of a .csv or a list of lists in a .json') from error
     if not len(poses) or not np.isfinite(poses).all():
         raise ValueError(f'{file}: {len(poses)} poses, or some that are not finite')
     return poses

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from av_td3_ros.paths import config_directory
+from av_td3_ros.reading import read_yaml
 
 VEHICLE_SIDE = ('environment_node', 'policy_node', 'control_node')
 RECORDER, LEARNER, SIMULATOR = 'recorder_node', 'learner_node', 'simulator_node'
@@ -161,7 +160,8 @@ def _bound(profile: str) -> dict[str, dict[str, Any]]:
     lists = {key: bound.pop(key, []) for key in _LISTS}
     unknown = set(bound) - set(graph) - set(lists['nodes'])
     if unknown:
-        raise ValueError(f'profile {profile!r} binds unknown nodes: {", ".join(sorted(unknown))}')
+        raise ValueError(f'profile {profile!r} binds unknown nodes: {", ".join(sorted(unknown))}; '
+                         f'{config_directory() / "graph.yaml"} has {", ".join(graph) or "none"}')
     found = {}
     for node in {*graph, *lists['nodes']}:
         own, common = bound.get(node, {}), graph.get(node, {})
@@ -188,10 +188,45 @@ def _spec(name: str, vehicle: str, world: str, part: Mapping[str, Any]) -> NodeS
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path} is not YAML: {error}') from error
+    """Return a file of wiring; raise ValueError with what of it is not of the shape it must be."""
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds no mapping of nodes')
+    for key, part in content.items():
+        if key in _LISTS:
+            _check(path, key, part, isinstance(part, list) and all(
+                isinstance(one, str) for one in part), 'a list of names')
+        elif key == 'base':
+            _check(path, key, part, isinstance(part, str), 'the name of a profile')
+        else:
+            _check_node(path, key, part)
     return content
+
+
+def _check_node(path: Path, key: Any, part: Any) -> None:
+    _check(path, key, part, isinstance(key, str) and isinstance(part, dict)
+           and part.keys() <= {'namespace', 'remap', 'parameters'},
+           'a node with namespace, remap and parameters')
+    _check(path, f'{key}.namespace', part.get('namespace', ''),
+           isinstance(part.get('namespace', ''), str), 'a name')
+    for kind in ('remap', 'parameters'):
+        values = part.get(kind, {})
+        _check(path, f'{key}.{kind}', values, isinstance(values, dict)
+               and all(isinstance(one, str) for one in values), 'a mapping of names')
+    for role, topic in part.get('remap', {}).items():
+        _check(path, f'{key}.remap.{role}', topic, topic is None or isinstance(topic, str),
+               'a topic')
+    for template in (part.get('namespace', ''), *part.get('remap', {}).values()):
+        _check_template(path, key, template)
+
+
+def _check_template(path: Path, key: str, template: str | None) -> None:
+    """Raise ValueError where a name holds more in braces than can be filled in."""
+    left = (template or '').replace('{vehicle}', '').replace('{world}', '')
+    _check(path, key, template, '{' not in left and '}' not in left,
+           'a name in which {vehicle} and {world} are filled in')
+
+
+def _check(path: Path, key: Any, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f'{path}: {key} = {str(value)[:100]!r} is not {expected}')

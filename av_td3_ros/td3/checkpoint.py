@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from av_td3_ros.reading import brief, parse_json, read_json
 from av_td3_ros.settings import flatten, from_mapping
 from av_td3_ros.td3.agent import TD3, TD3Settings
 from av_td3_ros.td3.limiter import UpdateLimiter
@@ -38,6 +39,15 @@ REPLAYS = ('replay', 'demonstrations')
 _AGENT, _STATE, _MANIFEST = 'agent.safetensors', 'state.json', 'manifest.json'
 _WRITING = '.writing-'
 _SHARD = 'replay_'
+_UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
+"""What comes of values that are there, whole by their hash, and yet not what they must be."""
+
+
+_STATES: tuple[tuple[tuple[type, ...], tuple[str, ...]], ...] = (
+    ((int,), ('format', 'updates', 'skipped', 'skipped_in_row')),
+    ((str,), ('architecture', 'device', 'generator')),
+    ((dict,), ('network', 'settings', 'counters', 'config')),
+    ((dict, type(None)), ('limiter', *REPLAYS)), ((int, float, type(None)), ('score',)))
 
 
 class CheckpointError(ValueError):
@@ -277,11 +287,14 @@ class Checkpoint:
                 buffer.load_state_dict(
                     self._state[name],
                     (safetensors.numpy.load(self._read(file)) for file in self._segments(name)))
-            except ReplayError as error:
-                raise CheckpointError(f'{self.path}: {error}') from error
-        _restore_agent(agent, tensors, self._state)
-        if limiter is not None:
-            limiter.load_state_dict(self._state['limiter'])
+            except (ReplayError, safetensors.SafetensorError, *_UNFIT) as error:
+                raise CheckpointError(f'{self.path}: {name}: {brief(error)}') from error
+        try:
+            _restore_agent(agent, tensors, self._state)
+            if limiter is not None:
+                limiter.load_state_dict(self._state['limiter'])
+        except _UNFIT as error:
+            raise CheckpointError(f'{self.path / _STATE}: {brief(error)}') from error
 
     @property
     def stored_steps(self) -> int:
@@ -327,13 +340,15 @@ def load(path: str | Path) -> Checkpoint:
         path = newest
     path = path.resolve()
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
+        manifest = read_json(path / _MANIFEST)
         for name, file in manifest.items():
+            _check_entry(path, name, file)
             size = (path / name).stat().st_size
             if size != file['size']:
                 raise CheckpointError(f'{path / name}: {size} bytes, expected {file["size"]}: '
                                       'truncated or altered')
-        state = json.loads(_verified(path / _STATE, manifest[_STATE]))
+        state = parse_json(_verified(path / _STATE, manifest[_STATE]), str(path / _STATE))
+        _check_state(path / _STATE, state)
         if state['format'] != FORMAT:
             raise CheckpointError(f'{path}: format {state["format"]}, this program reads {FORMAT}')
         return Checkpoint(
@@ -343,7 +358,28 @@ def load(path: str | Path) -> Checkpoint:
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{path}: not a whole checkpoint ({error!r})') from error
+        raise CheckpointError(f'{path}: not a whole checkpoint ({brief(error)})') from error
+
+
+def _check_entry(path: Path, name: str, file: Any) -> None:
+    """Raise CheckpointError unless an entry of a manifest is a file's size and hash."""
+    if not (isinstance(file, dict) and isinstance(file.get('size'), int)
+            and isinstance(file.get('sha256'), str)):
+        raise CheckpointError(f'{path / _MANIFEST}: {name!r} has no size and sha256')
+    if not (path / name).resolve().is_relative_to(path):
+        raise CheckpointError(f'{path / _MANIFEST}: {name!r} lies outside of the checkpoint')
+
+
+def _check_state(path: Path, state: Any) -> None:
+    """Raise CheckpointError unless a state has all that is read of it, of the right kind."""
+    if not isinstance(state, dict):
+        raise CheckpointError(f'{path} is no JSON object')
+    for kinds, names in _STATES:
+        for name in names:
+            if name not in state:
+                raise CheckpointError(f'{path}: {name} is missing')
+            if not isinstance(state[name], kinds) or isinstance(state[name], bool):
+                raise CheckpointError(f'{path}: {name} is {str(state[name])[:100]!r}')
 
 
 def _shard_name(rank: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from av_td3_ros.reading import brief, read_json
 from av_td3_ros.settings import flatten, from_mapping
 from av_td3_ros.td3.checkpoint import CheckpointError, load
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
@@ -83,7 +84,7 @@ def export_policy(policy: Policy, folder: str | Path, settings: Mapping[str, Map
 
 def _exported(path: Path) -> Policy:
     try:
-        about = json.loads((path / ABOUT_FILE).read_text(encoding='utf-8'))
+        about = read_json(path / ABOUT_FILE)
         if about['format'] != FORMAT:
             raise CheckpointError(f'{path}: format {about["format"]}, this program reads {FORMAT}')
         network = from_mapping(NetworkSettings, about['network'], f'{path}: network')
@@ -105,5 +106,6 @@ def _exported(path: Path) -> Policy:
         raise
     except WeightsError as error:
         raise CheckpointError(f'{path}: {error}') from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{path}: not a whole policy ({error!r})') from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            RuntimeError) as error:
+        raise CheckpointError(f'{path}: not a whole policy ({brief(error)})') from error

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from av_td3_ros.cli.progress import MEAN_OF, number
+from av_td3_ros.reading import FileError, parse_json, read_json, read_text
 
 # The colours of Okabe and Ito: told apart by readers with any colour vision.
 BLUE, ORANGE, GREEN, RED = '#0072b2', '#e69f00', '#009e73', '#d55e00'
@@ -58,7 +59,7 @@ def read_metrics(run: str | Path) -> tuple[Records, Records]:
         for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and record.get('kind') in records:
                 records[record['kind']].append(record)
@@ -71,8 +72,12 @@ def read_validations(run: str | Path) -> Records:
     if not path.is_file():
         return []
     # What is not a whole line is still being written.
-    whole, _, _ = path.read_text(encoding='utf-8').rpartition('\n')
-    return [json.loads(line) for line in whole.splitlines()]
+    whole, _, _ = read_text(path).rpartition('\n')
+    records = [parse_json(line, f'{path}, line {number}')
+               for number, line in enumerate(whole.splitlines(), 1)]
+    if not all(isinstance(one, dict) for one in records):
+        raise ValueError(f'{path} holds what is no record of a validation')
+    return records
 
 
 def read_evaluation(run: str | Path) -> dict[str, Any]:
@@ -85,9 +90,9 @@ def read_evaluation(run: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        evaluation = json.loads(path.read_text(encoding='utf-8'))
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is not JSON ({error}); evaluate the run again') from error
+        evaluation = read_json(path)
+    except FileError as error:
+        raise ValueError(f'{error}; evaluate the run again') from error
     if not isinstance(evaluation, dict):
         raise ValueError(f'{path} holds a {type(evaluation).__name__}, expected a JSON object; '
                          f'evaluate the run again')

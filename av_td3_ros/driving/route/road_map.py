@@ -24,6 +24,7 @@ from av_td3_ros.driving.route.geometry import (
     wrap_angle,
     wrap_angles,
 )
+from av_td3_ros.driving.route.map_trial import trial
 
 MarkingType = Literal['none', 'broken', 'solid', 'other']
 
@@ -33,6 +34,9 @@ LANE_SPACING = 0.5
 END_MARGIN = 1e-3
 # How much further away a lane may be for each radian by which its direction fits better.
 METRES_PER_RADIAN = 2.0
+# What no road network has more of, nor a CARLA server could load.
+HIGHEST_ID, MOST_LANES = 2**31 - 1, 1000
+LONGEST_ROAD, LONGEST_MAP = 1e5, 5e6  # m
 
 _MARKING_TYPES: dict[carla.LaneMarkingType, MarkingType] = {
     carla.LaneMarkingType.NONE: 'none',
@@ -130,7 +134,11 @@ class RoadMap:
     """Answer where the lanes are, which one a place belongs to, and where they lead."""
 
     def __init__(self, opendrive: str, name: str, source: str | None = None) -> None:
-        """Parse OpenDRIVE text; errors call it by its `source`, a file, or else by its name."""
+        """
+        Parse OpenDRIVE text; errors call it by its `source`, a file, or else by its name.
+
+        For text of our own: `from_file` and `from_text` first see whether CARLA survives it.
+        """
         self.name = name
         self.opendrive = opendrive
         self._source = source = name if source is None else source
@@ -177,11 +185,13 @@ class RoadMap:
         except (OSError, UnicodeDecodeError) as error:
             raise MapError(f'map file {str(file)!r} cannot be read ({error}); '
                            'give the path of an OpenDRIVE (.xodr) file') from error
+        _try(text, str(file))
         return cls(text, file.stem, str(file))
 
     @classmethod
     def from_text(cls, opendrive: str, name: str) -> RoadMap:
         """Read OpenDRIVE text, as /carla/world_info carries it. Raise MapError as `from_file`."""
+        _try(opendrive, name)
         return cls(opendrive, name)
 
     @functools.cached_property
@@ -396,7 +406,7 @@ def _lane_sections(opendrive: str, source: str) -> list[_Section]:
     """Return the lane sections named in OpenDRIVE text; CARLA does not list them."""
     try:
         root = ET.fromstring(opendrive.encode())
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:
         raise MapError(f'map {source!r} is not XML ({error}); is the file complete?') from error
     if root.tag != 'OpenDRIVE':
         raise MapError(f'map {source!r} is not OpenDRIVE: its root is <{root.tag}>, '
@@ -407,14 +417,31 @@ def _lane_sections(opendrive: str, source: str) -> list[_Section]:
             road_id, length = int(road.get('id', '')), float(road.get('length', ''))
             found = road.findall('lanes/laneSection')
             starts = [float(section.get('s', '')) for section in found]
+            if not 0 <= road_id <= HIGHEST_ID or not 0.0 <= length <= LONGEST_ROAD:
+                raise ValueError(f'id {road_id}, length {length:g} m')
+            if not all(0.0 <= one <= LONGEST_ROAD for one in starts):
+                raise ValueError(f'lane sections begin at {starts[:10]} m')
             for section, start, end in zip(found, starts, [*starts[1:], length], strict=True):
                 ids = tuple(int(lane.get('id', '')) for side in ('left', 'right')
                             for lane in section.findall(f'{side}/lane'))
+                if not all(abs(one) <= MOST_LANES for one in ids):
+                    raise ValueError(f'a lane of id {max(ids, key=abs)}')
                 sections.append(_Section(road_id, start, end, ids))
         except ValueError as error:
             raise MapError(f'map {source!r}, road {road.get("id")!r}: an id, length or s is '
-                           f'missing or not a number ({error})') from error
+                           f'missing or not a number that can be ({error})') from error
+    if sum(one.end - one.start for one in sections if one.end > one.start) > LONGEST_MAP:
+        raise MapError(f'map {source!r} has more than {LONGEST_MAP / 1e3:g} km of roads')
     return sections
+
+
+def _try(opendrive: str, source: str) -> None:
+    """Raise MapError where reading the text would harm this process."""
+    _lane_sections(opendrive, source)
+    harm = trial(opendrive)
+    if harm:
+        raise MapError(f'map {source!r} cannot be read: {harm}; is the file whole, and its links '
+                       'and numbers right?')
 
 
 def _marking(marking: carla.LaneMarking | None) -> Marking:

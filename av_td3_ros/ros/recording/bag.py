@@ -19,6 +19,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from av_td3_ros.reading import brief, read_yaml
 from av_td3_ros.ros.recording.mcap_file import (
     Contents,
     DamageError,
@@ -238,12 +239,8 @@ def read_transitions(directory: Path) -> Iterator[Any]:
             for schema, _, message in messages(path):
                 if schema is not None and schema.name == TRANSITION:
                     yield store.deserialize_cdr(message.data, TRANSITION)
-    except (OSError, RuntimeError, KeyError, DamageError, AssertionError) as error:
-        raise ValueError(f'bag {directory} cannot be read: {error}') from error
-    except Exception as error:  # rosbags wraps what it finds in errors of its own
-        if type(error).__module__.startswith('rosbags'):
-            raise ValueError(f'bag {directory} cannot be read: {error}') from error
-        raise
+    except Exception as error:  # rosbags wraps little of what it runs into in errors of its own
+        raise ValueError(f'bag {directory} cannot be read: {brief(error)}') from error
 
 
 def _read_by_rosbags(directory: Path, store: Typestore) -> Iterator[Any]:
@@ -323,13 +320,13 @@ def _next_file(directory: Path) -> Path:
 def _check_whole(directory: Path, path: Path) -> None:
     """Raise DamageError for a file that was closed once and is not whole any more."""
     try:
-        about = yaml.safe_load((directory / METADATA).read_text(encoding='utf-8'))
+        about = read_yaml(directory / METADATA)
         listed = {one['path']: one['message_count']
                   for one in about['rosbag2_bagfile_information']['files']}
     except FileNotFoundError:
         return  # nothing was closed so far
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise DamageError(f'{directory / METADATA} is damaged: {error!r}') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamageError(f'{directory / METADATA} is damaged: {brief(error)}') from error
     if path.name in listed and not _contents(path).finished:
         raise DamageError(f'{path.name} was closed with {listed[path.name]} transitions and is '
                           f'cut off: `av-td3 recover {directory}` keeps what is whole')

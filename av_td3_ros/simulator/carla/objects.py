@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from av_td3_ros.reading import brief, read_json
 from av_td3_ros.settings import setting
 
 CAMERA = 'rgb_front'
@@ -34,12 +34,12 @@ def objects(file: Path, vehicle: str, kind: str, camera: CarlaCameraSettings) ->
     for a file without exactly one vehicle with a camera of the id rgb_front.
     """
     try:
-        described: dict[str, Any] = copy.deepcopy(json.loads(file.read_text(encoding='utf-8')))
+        described: dict[str, Any] = copy.deepcopy(read_json(file))
         vehicles = [one for one in described['objects'] if one['type'].startswith('vehicle.')]
         cameras = [one for vehicle_ in vehicles for one in _sensors(vehicle_)
                    if one['id'] == CAMERA]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{file} is no objects file of carla_spawn_objects ({error!r}); '
+        raise ValueError(f'{file} is no objects file of carla_spawn_objects ({brief(error)}); '
                          'config/carla/objects.json is one') from error
     if len(vehicles) != 1 or len(cameras) != 1:
         raise ValueError(f'{file} has {len(vehicles)} vehicles and {len(cameras)} sensors '
