@@ -20,11 +20,12 @@ from av_td3_ros.driving.command.watchdog import Now
 from av_td3_ros.driving.perception.state import SPEED_SCALE
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.commands import CommandMapping
-from av_td3_ros.ros.conversions import from_vehicle_odometry, to_nanoseconds
+from av_td3_ros.ros.conversions import from_odometry, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.lifecycle import start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, every, run, tell_refusal
+from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.ros.tracing import Trace
 
 SOURCES = {Source.POLICY: AppliedAction.SOURCE_POLICY,
@@ -47,6 +48,7 @@ class ControlNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__('control_node')
+        self._inputs = Inputs(self)
         s = self.settings = declare_settings(self, ControlSettings)
         accept_changes(self, self.settings, self._apply)
         self.refusal: Exception | None = None
@@ -55,7 +57,6 @@ class ControlNode(LifecycleNode):
         self._gate = CommandGate(s, self._authority)
         self._mapping = CommandMapping(s.output, s.command, s.ackermann)
         self._last = Header()
-        self._refused, self._doubted = Throttle(), Throttle()
         self._faults: dict[str, Throttle] = {}
         self._sent, self._observed = Meter(), Meter()
         self._told = self._alarm = ''
@@ -68,26 +69,27 @@ class ControlNode(LifecycleNode):
         else:
             kind = AckermannDriveStamped
             self._commands = self.create_publisher(kind, '~/output/ackermann_command', qos.SENSOR)
-        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+        self._inputs.listen(Observation, '~/input/observation', self._on_observation,
                                  qos.STEP)
-        self.create_subscription(Action, '~/input/action', self._on_action, qos.STEP)
-        self.create_subscription(Header, '~/input/hold', self._on_hold, qos.STEP)
+        self._inputs.listen(Action, '~/input/action', self._on_action, qos.STEP)
+        self._inputs.listen(Header, '~/input/hold', self._on_hold, qos.STEP)
         if s.odometry.timeout:
-            self.create_subscription(Odometry, '~/input/odometry', self._on_odometry, qos.VEHICLE)
-        self.create_subscription(kind, '~/input/human_command', self._on_human_command, qos.SENSOR)
-        self.create_subscription(Bool, '~/input/override', self._on_override, qos.SENSOR)
+            self._inputs.listen(Odometry, '~/input/odometry', self._on_odometry, qos.VEHICLE)
+        self._inputs.listen(kind, '~/input/human_command', self._on_human_command, qos.SENSOR)
+        self._inputs.listen(Bool, '~/input/override', self._on_override, qos.SENSOR)
         for profile in qos.ANY:  # each publisher is heard by some of them, and twice is no harm
-            self.create_subscription(Bool, '~/input/emergency_stop', self._on_emergency_stop,
+            self._inputs.listen(Bool, '~/input/emergency_stop', self._on_emergency_stop,
                                      profile, event_callbacks=qos.QUIET)
-        self.create_subscription(String, '~/input/stop_request', self._on_stop_request, qos.SENSOR)
+        self._inputs.listen(String, '~/input/stop_request', self._on_stop_request, qos.SENSOR)
         self._driven_by = [self.resolve_topic_name(f'~/input/{role}')
                            for role in ('observation', 'action', 'hold')]
-        self.create_service(SetBool, '~/engage', self._on_engage)
-        self.create_service(Trigger, '~/clear_emergency_stop', self._on_clear)
+        self._inputs.serve(SetBool, '~/engage', self._on_engage)
+        self._inputs.serve(Trigger, '~/clear_emergency_stop', self._on_clear)
         every(self, min(WATCH, 1.0 / s.heartbeat) if s.heartbeat else WATCH, self._tick)
         diagnostics = Diagnostics(self)
         diagnostics.add('who drives', self._tell_driver)
         diagnostics.add('commands', self._tell_commands)
+        diagnostics.add('inputs', self._inputs.tell)
         every(self, 1.0, self._watch_for_rivals)
         if s.autostart:
             start(self)  # which tells who drives
@@ -219,16 +221,16 @@ class ControlNode(LifecycleNode):
 
     def _on_odometry(self, message: Odometry) -> None:
         try:
-            self._gate.hear_odometry(from_vehicle_odometry(message), self._now())
+            self._gate.hear_odometry(from_odometry(message), self._now())
         except ValueError as error:
             self._gate.refuse_odometry(str(error))
-            tell_refusal(self, self._doubted, 'odometry', error)
+            self._inputs.refuse('odometry', error)
 
     def _on_human_command(self, message: CarlaEgoVehicleControl | AckermannDriveStamped) -> None:
         try:
             action = self._mapping.from_message(message, self._gate.speed)
         except ValueError as error:
-            tell_refusal(self, self._refused, 'human command', error)
+            self._inputs.refuse('human_command', error)
             return
         self._gate.hear_human(action, self._now())
         self._pass_on()
@@ -298,7 +300,7 @@ class ControlNode(LifecycleNode):
         return Reading(level, self._told + remedy, {
             'engaged': self._authority.is_engaged, 'active': self._authority.is_active,
             'override': self._authority.is_overridden,
-            'human commands refused': self._refused.count,
+            'human commands refused': self._inputs.refused('human_command'),
             'odometry refused': self._gate.odometry_refused, 'newest fault': self._alarm,
             **{f'times: {reason}': one.count for reason, one in self._faults.items()}})
 

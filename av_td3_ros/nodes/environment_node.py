@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.camera.frame_stack import FrameSettings, FrameStack
+from av_td3_ros.driving.camera.image import ImageError
 from av_td3_ros.driving.camera.view import CameraViewSettings
 from av_td3_ros.driving.episode.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode.planner import (
@@ -26,6 +27,7 @@ from av_td3_ros.driving.perception.obstacles import Box, ObstacleMeter, Obstacle
 from av_td3_ros.driving.perception.pairing import Measurement, MeasurementPairer, PairingSettings
 from av_td3_ros.driving.perception.vehicle_state import Events, VehicleState
 from av_td3_ros.driving.route.road_map import RoadMap
+from av_td3_ros.driving.route.tracker import RouteTracker
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.camera import CameraReader
 from av_td3_ros.ros.conversions import (
@@ -38,13 +40,15 @@ from av_td3_ros.ros.conversions import (
     to_stamp,
 )
 from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading, stream
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.resets import Resetter
-from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
+from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
 from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 
+LARGE = 1 << 23  # bytes of an image that is made small at once: many may have to wait
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 
@@ -87,7 +91,8 @@ class EnvironmentNode(Node):
         self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
         self._trace = Trace(s.trace)
-        self._camera = CameraReader(self, s.camera, s.frame.size, self._trace)
+        self._inputs = Inputs(self)
+        self._camera = CameraReader(self, self._inputs, s.camera, s.frame.size, self._trace)
         self._resetter = Resetter(self, s.reset_timeout) if s.resets else None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
@@ -102,8 +107,7 @@ class EnvironmentNode(Node):
         self._gaps = self._counted = 0
         self._awaited = False
         self.failure = ''
-        self._refused, self._alone = Throttle(), Throttle()
-        self._routeless = Throttle(30.0)
+        self._alone, self._routeless = Throttle(), Throttle(30.0)
         self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -112,23 +116,24 @@ class EnvironmentNode(Node):
             EpisodeSummary, '~/output/episode_summary', qos.EVENT)
 
         raw = s.image_transport == 'raw'
-        self.create_subscription(Image if raw else CompressedImage, '~/input/image',
-                                 self._on_image, qos.SENSOR)
-        self._odometry_topic = self.create_subscription(
+        self._inputs.listen(Image if raw else CompressedImage, '~/input/image', self._on_image,
+                            qos.SENSOR)
+        self._odometry_topic = self._inputs.listen(
             Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR).topic_name
-        self.create_subscription(CarlaCollisionEvent, '~/input/collision', self._on_collision,
-                                 qos.EVENT)
-        self.create_subscription(CarlaLaneInvasionEvent, '~/input/lane_invasion',
-                                 self._on_lane_invasion, qos.EVENT)
-        self.create_subscription(Path, '~/input/path', self._on_path, qos.LATCHED)
+        self._inputs.listen(CarlaCollisionEvent, '~/input/collision', self._on_collision,
+                            qos.EVENT)
+        self._inputs.listen(CarlaLaneInvasionEvent, '~/input/lane_invasion',
+                            self._on_lane_invasion, qos.EVENT)
+        self._inputs.listen(Path, '~/input/path', self._on_path, qos.LATCHED)
         if s.obstacles.measured:
-            self.create_subscription(MarkerArray, '~/input/markers', self._on_markers, qos.SENSOR)
+            self._inputs.listen(MarkerArray, '~/input/markers', self._on_markers, qos.SENSOR)
         if s.resets:
-            self.create_subscription(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
-                                     qos.LATCHED)
+            self._inputs.listen(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
+                                qos.LATCHED)
             every(self, 0.25, self._ask_again)
 
         diagnostics = Diagnostics(self, s.vehicle)
+        diagnostics.add('inputs', self._inputs.tell)
         diagnostics.add('camera', lambda: stream(
             'image', self._images_heard, SILENT, "is the camera's driver alive?"))
         diagnostics.add('odometry', lambda: stream(
@@ -154,17 +159,16 @@ class EnvironmentNode(Node):
         self._images_heard.note()
         stamp_ns = to_nanoseconds(message.header.stamp)
         self._trace.mark('image arrived', stamp_ns)
-        try:
-            self._take(self._pairer.add_image(stamp_ns, message))
-        except ValueError as error:
-            self._refuse('image', error)
+        image: Image | CompressedImage | np.ndarray | ImageError = message
+        if len(message.data) > LARGE:
+            try:
+                image = self._camera.frame(message)
+            except ImageError as error:
+                image = error
+        self._take(self._pairer.add_image(stamp_ns, image))
 
     def _on_odometry(self, message: Odometry) -> None:
-        try:
-            vehicle = from_odometry(message)
-        except ValueError as error:
-            self._refuse('odometry', error)
-            return
+        vehicle = from_odometry(message)
         self._odometry_heard.note()
         lonely = self._pairer.lonely_odometry
         self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
@@ -174,14 +178,11 @@ class EnvironmentNode(Node):
                 '(sensor.pseudo.markers), or set obstacles.measured to false')
 
     def _on_markers(self, message: MarkerArray) -> None:
-        try:
-            self._take(self._pairer.add_others(*from_markers(message)))
-        except ValueError as error:
-            self._refuse('markers', error)
+        self._take(self._pairer.add_others(*from_markers(message)))
 
     def _on_collision(self, message: CarlaCollisionEvent) -> None:
         impulse = message.normal_impulse
-        size = math.sqrt(impulse.x**2 + impulse.y**2 + impulse.z**2)
+        size = math.hypot(impulse.x, impulse.y, impulse.z)
         # A contact whose strength nobody knows is a contact all the same.
         size = size if math.isfinite(size) else math.inf
         self._impulse = max(self._impulse or 0.0, size)
@@ -192,9 +193,7 @@ class EnvironmentNode(Node):
 
     def _on_path(self, message: Path) -> None:
         points = np.array([(one.pose.position.x, one.pose.position.y) for one in message.poses])
-        if len(points) < 2 or not np.isfinite(points).all():
-            self._refuse('path', ValueError(f'{len(points)} points or not finite'))
-            return
+        RouteTracker(points.reshape(-1, 2))  # refuses what is no route
         self._path = points
         if not self.settings.resets:
             self._end_episode('interrupted')
@@ -205,9 +204,9 @@ class EnvironmentNode(Node):
         for one in measurements:
             self._trace.mark('paired', one.odometry.stamp_ns)
             try:
-                frame = self._camera.frame(one.image)
-            except ValueError as error:
-                self._refuse('image', error)
+                frame = self._frame(one.image)
+            except ImageError as error:
+                self._inputs.refuse('image', error)
                 self._hold(one.odometry)
                 continue
             self._trace.mark('preprocessed', one.odometry.stamp_ns)
@@ -218,6 +217,11 @@ class EnvironmentNode(Node):
                 self._end_episode('interrupted')
                 self._next_episode()
                 self._hold(one.odometry)
+
+    def _frame(self, image: Image | CompressedImage | np.ndarray | ImageError) -> np.ndarray:
+        if isinstance(image, ImageError):
+            raise image
+        return image if isinstance(image, np.ndarray) else self._camera.frame(image)
 
     def _advance(self, frame: np.ndarray, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:
@@ -336,12 +340,12 @@ class EnvironmentNode(Node):
             return
         summary = to_episode_summary(
             self._episode.summary(), reason, self.settings.vehicle, self._index, self._stamp_ns,
-            {**self._pairer.counts, 'images_refused': self._refused.count})
+            {**self._pairer.counts, 'images_refused': self._inputs.refused('image')})
         self._episode = None
         self._summaries.publish(summary)
 
     def _tell_pairing(self) -> Reading:
-        counts = {**self._pairer.counts, 'refused': self._refused.count}
+        counts = {**self._pairer.counts, 'refused': self._inputs.refused()}
         before, self._counted = self._counted, sum(counts.values())
         if self._counted > before:
             return Reading(WARN, f'{self._counted - before} messages of camera or odometry were '
@@ -360,9 +364,6 @@ class EnvironmentNode(Node):
             return Reading(WARN, 'waiting for a route', values)
         missing = self._resetter.missing(self._vehicle, self._path)
         return Reading(WARN, f'waiting for the start: {missing}{self._rivals()}', values)
-
-    def _refuse(self, what: str, error: ValueError) -> None:
-        tell_refusal(self, self._refused, what, error)
 
     def close(self) -> None:
         """Tell of the episode that the end of this process interrupts."""

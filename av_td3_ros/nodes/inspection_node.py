@@ -42,9 +42,10 @@ from av_td3_ros.ros.debug_markers import (
     trail_marker,
 )
 from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.runtime import every, run
 from av_td3_ros.settings import group, setting
 
 SOURCE_NAMES = {AppliedAction.SOURCE_POLICY: 'policy', AppliedAction.SOURCE_HUMAN: 'human',
@@ -88,13 +89,15 @@ class InspectionNode(Node):
         cv2.setNumThreads(1)
         self._newest: dict[str, Any] = {}
         self._listening: dict[str, Any] = {}
-        self._refused, self._shown = Throttle(), Meter()
+        self._inputs, self._shown = Inputs(self), Meter()
         self._begin()
         self._images = self.create_publisher(Image, '~/debug/image', qos.VIEW)
         self._markers = self.create_publisher(MarkerArray, '~/debug/markers', qos.VIEW)
         self._transforms = self.create_publisher(TFMessage, '~/output/tf', qos.TF)
         self._timer = every(self, LOOKING, self._on_timer)
-        Diagnostics(self).add('view', self._tell)
+        diagnostics = Diagnostics(self)
+        diagnostics.add('view', self._tell)
+        diagnostics.add('inputs', self._inputs.tell)
 
     def _begin(self) -> None:
         s = self.settings
@@ -128,8 +131,8 @@ class InspectionNode(Node):
             if 'markers' in looked_at & self._due:
                 self._due.discard('markers')
                 self._show_markers()
-        except (ValueError, OverflowError) as error:
-            self._refuse('observation', error)
+        except Exception as error:  # of what was kept: nothing of it may end who only looks on
+            self._inputs.refuse('observation', error)
 
     def _looked_at(self) -> set[str]:
         publishers = {'image': self._images, 'markers': self._markers}
@@ -146,7 +149,7 @@ class InspectionNode(Node):
                 self._trail.clear()
         for role in sorted(wanted - self._listening.keys()):
             kind, take, profile = self._input(role)
-            self._listening[role] = self.create_subscription(
+            self._listening[role] = self._inputs.listen(
                 kind, f'~/input/{role}', take, profile)
 
     def _input(self, role: str) -> tuple[type, Callable[[Any], None], QoSProfile]:
@@ -167,11 +170,7 @@ class InspectionNode(Node):
         self._due |= {name for name, roles in NEEDS.items() if role in roles}
 
     def _on_odometry(self, message: Odometry) -> None:
-        try:
-            vehicle = from_odometry(message)
-        except ValueError as error:
-            self._refuse('odometry', error)
-            return
+        vehicle = from_odometry(message)
         self._keep('odometry', message)
         self._trail.add(vehicle)
         if self.settings.tf and self._transforms.get_subscription_count():
@@ -266,7 +265,7 @@ class InspectionNode(Node):
             try:
                 _, boxes = from_markers(message)
             except ValueError as error:
-                self._refuse('markers', error)
+                self._inputs.refuse('markers', error)
         others = [one for one in boxes
                   if math.hypot(one.x - vehicle.x, one.y - vehicle.y) > OWN_REACH]
         gone = self._shown_others - {one.id for one in others}
@@ -287,18 +286,13 @@ class InspectionNode(Node):
 
     def _tell(self) -> Reading:
         """Say what is shown, for /diagnostics."""
-        values = {'shown a second': self._shown.rate, 'refused': self._refused.count}
+        values = {'shown a second': self._shown.rate, 'refused': self._inputs.refused()}
         if not self._listening:
             return Reading(OK, 'nobody looks', values)
         if not self._newest:
             return Reading(WARN, 'somebody looks, but nothing has come: does a session of this '
                            'vehicle and profile run?', values)
         return Reading(OK, 'somebody looks', values)
-
-    def _refuse(self, what: str, error: Exception) -> None:
-        if self._refused.ready():
-            self.get_logger().warning(
-                f'{what} cannot be shown ({self._refused.count} so far): {error}')
 
     def close(self) -> None:
         """Nothing to finish."""

@@ -1,6 +1,7 @@
 """Learns from recorded transitions while they arrive, and publishes refreshed weights."""
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -16,12 +17,13 @@ from rclpy.node import Node
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
 from av_td3_ros.ros.recording.catch_up import CatchUp
 from av_td3_ros.ros.recording.recorders import Recorders
 from av_td3_ros.ros.recording.run_log import RunLog
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
-from av_td3_ros.ros.runtime import Throttle, every, run, run_with_allocator_settings, tell_refusal
+from av_td3_ros.ros.runtime import every, run, run_with_allocator_settings
 from av_td3_ros.ros.weights_publisher import WeightsPublisher
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.follower import main as follow
@@ -36,12 +38,12 @@ class LearnerNode(Node):
 
     def __init__(self) -> None:
         super().__init__('learner_node')
+        self._inputs = Inputs(self)
         s = self.settings = declare_settings(self, LearnerSettings)
         self._learner = lead(s)
         for told in self._learner.told:
             self.get_logger().warning(told)
         accept_changes(self, s, self._apply)
-        self._refused = Throttle()
         self._metrics: dict[str, float] = {}
         self._finished = self._closing = self._ranks_lost = False
         # An interrupted learner may have left the world standing.
@@ -55,7 +57,7 @@ class LearnerNode(Node):
             self._learner.close()
             raise
         self._missing: CatchUp[Transition] = CatchUp(self._learner.replay.reached())
-        self._recorders = Recorders(self, self._missing, self._store,
+        self._recorders = Recorders(self, self._inputs, self._missing, self._store,
                                     lambda: self._learner.is_complete)
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
@@ -65,12 +67,14 @@ class LearnerNode(Node):
                                          s.publish_period)
         self._status = self.create_publisher(LearnerStatus, '~/output/status', qos.STATUS)
         self._world = self.create_publisher(CarlaControl, '~/output/world_control', qos.SENSOR)
-        self.create_subscription(Transition, '~/input/transition', self._on_transition,
+        self._inputs.listen(Transition, '~/input/transition', self._on_transition,
                                  qos.TRANSITION)
-        self.create_subscription(EpisodeSummary, '~/input/episode_summary', self._on_episode,
+        self._inputs.listen(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
         every(self, s.status_period, self._publish_status)
-        Diagnostics(self).add('learning', self._tell)
+        diagnostics = Diagnostics(self)
+        diagnostics.add('learning', self._tell)
+        diagnostics.add('inputs', self._inputs.tell)
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
         self._worker.start()
@@ -128,9 +132,12 @@ class LearnerNode(Node):
             self._refuse(error)
 
     def _refuse(self, error: ValueError) -> None:
-        tell_refusal(self, self._refused, 'transition', error)
+        self._inputs.refuse('transition', error)
 
     def _on_episode(self, message: EpisodeSummary) -> None:
+        if not math.isfinite(message.episode_return):
+            raise ValueError(f'the return of episode {message.episode} is '
+                             f'{message.episode_return}')
         self._learner.finish_episode(message.episode_return,
                                      interrupted=message.result == 'interrupted')
         if self._log is not None:
@@ -241,7 +248,7 @@ class LearnerNode(Node):
             stamp=self.get_clock().now().to_msg(), updates=updates, transitions=transitions,
             transitions_wanted=learner.total,
             transitions_lost=missing.lost,
-            transitions_refused=self._refused.count,
+            transitions_refused=self._inputs.refused('transition'),
             transitions_duplicate=counts.duplicate + missing.duplicates,
             episodes_unfinished=counts.unfinished, vehicle_restarts=counts.restarts,
             updates_skipped=learner.agent.skipped, episodes=learner.episodes,
@@ -256,7 +263,8 @@ class LearnerNode(Node):
         learner = self._learner
         values: dict[str, object] = {
             'updates': learner.agent.updates, 'replay': len(learner.replay),
-            'transitions refused': self._refused.count, 'updates skipped': learner.agent.skipped,
+            'transitions refused': self._inputs.refused('transition'),
+            'updates skipped': learner.agent.skipped,
             'world waits': bool(self._world_waiting), 'policy version': learner.policy_version,
             'weights [kB]': self._weights.size / 1e3,
             'weights packed in [ms]': 1e3 * self._weights.took,

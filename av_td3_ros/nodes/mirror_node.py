@@ -13,6 +13,7 @@ from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_pose_message
 from av_td3_ros.ros.diagnostics import Diagnostics
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import run
 from av_td3_ros.ros.world.real_vehicle import RealVehicle, RealVehicleSettings
@@ -37,9 +38,12 @@ class MirrorNode(Node):
         self._newest: VehicleState | None = None
         self._transforms = self.create_publisher(PoseMessage, '~/output/set_transform', qos.SENSOR)
         self._velocities = self.create_publisher(Twist, '~/output/set_target_velocity', qos.SENSOR)
-        self._real = RealVehicle(self, self.settings.external, self._on_vehicle)
-        Diagnostics(self).add('real vehicle', self._real.tell)
-        self.create_subscription(CarlaStatus, '~/input/status', self._on_tick, qos.SENSOR)
+        inputs = Inputs(self)
+        self._real = RealVehicle(self, inputs, self.settings.external, self._on_vehicle)
+        diagnostics = Diagnostics(self)
+        diagnostics.add('real vehicle', self._real.tell)
+        diagnostics.add('inputs', inputs.tell)
+        inputs.listen(CarlaStatus, '~/input/status', self._on_tick, qos.SENSOR)
 
     def _on_vehicle(self, vehicle: VehicleState) -> None:
         self._newest = vehicle

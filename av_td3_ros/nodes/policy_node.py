@@ -17,9 +17,10 @@ from av_td3_ros.driving.perception.mask import MASKS, NO_MASK, VECTOR, hide
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_actor_weights, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.lifecycle import attempt, start
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.runtime import Throttle, actors_on, every, run, tell_refusal
+from av_td3_ros.ros.runtime import actors_on, every, run
 from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
@@ -68,6 +69,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__('policy_node')
+        self._inputs = Inputs(self)
         s = self.settings = declare_settings(self, PolicySettings)
         accept_changes(self, s, self._apply)
         torch.set_num_threads(s.threads)
@@ -81,7 +83,7 @@ class PolicyNode(LifecycleNode):
         self._exploration = Exploration(s.exploration, s.seed)
         self._steps = 0
         self._next: tuple[Actor | OnnxActor, int] | None = None
-        self._refused, self._trace = Throttle(), Trace(s.trace)
+        self._trace = Trace(s.trace)
         self._gate = Gate(s.trust, s.network)
         for words in self._gate.warnings():
             self.get_logger().warning(words)
@@ -93,13 +95,14 @@ class PolicyNode(LifecycleNode):
 
         self._actions = self.create_publisher(Action, '~/output/action', qos.STEP)
         self._listening = every(self, 0.05, self._listen)
-        self.create_subscription(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
+        self._inputs.listen(ActorWeightsMessage, '~/input/actor_weights', self._on_weights,
                                  qos.LATCHED)
         self._inferences = Meter()
         self._arrived_at: float | None = None
         diagnostics = Diagnostics(self)
         diagnostics.add('inference', self._tell_inference)
         diagnostics.add('weights', self._tell_weights)
+        diagnostics.add('inputs', self._inputs.tell)
         if s.autostart:
             start(self)
 
@@ -137,7 +140,7 @@ class PolicyNode(LifecycleNode):
         if actors_on(self, self._actions) < 1:
             return
         self._listening.cancel()
-        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+        self._inputs.listen(Observation, '~/input/observation', self._on_observation,
                                  qos.STEP)
 
     def _on_observation(self, message: Observation) -> None:
@@ -155,7 +158,7 @@ class PolicyNode(LifecycleNode):
         try:
             action, exploring = self._decide(message)
         except (ValueError, RuntimeError) as error:
-            tell_refusal(self, self._refused, 'observation', error)
+            self._inputs.refuse('observation', error)
             return
         took = time.perf_counter() - started
         self._inferences.note(took)
@@ -223,6 +226,9 @@ class PolicyNode(LifecycleNode):
                 if self._gate.refuse(error):
                     self.get_logger().error(f'keeping policy {self._version}: {error}')
                 continue
+            except Exception as error:  # whatever it is: the next ones must be heard
+                self._inputs.refuse('actor_weights', error)
+                continue
             if tensors is None:
                 continue
             actor = Actor(self.settings.network).eval()
@@ -237,7 +243,7 @@ class PolicyNode(LifecycleNode):
     def _tell_inference(self) -> Reading:
         meter, worst = self._inferences, 1e3 * self._inferences.largest
         values = {'rate [1/s]': meter.rate, 'longest [ms]': worst, 'driver': self.settings.driver,
-                  'refused observations': self._refused.count}
+                  'refused observations': self._inputs.refused('observation')}
         if not self._is_active:
             return Reading(WARN, 'not active: the vehicle brakes', values)
         if meter.age is None:

@@ -15,6 +15,7 @@ from av_td3_ros.driving.episode.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
 from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.ros.recording.history import History
@@ -42,6 +43,7 @@ class RecorderNode(Node):
 
     def __init__(self) -> None:
         super().__init__('recorder_node')
+        self._inputs = Inputs(self)
         s = declare_settings(self, RecorderSettings)
         self._trouble, self._is_little = '', False
         self._interventions = 0
@@ -58,19 +60,21 @@ class RecorderNode(Node):
         self._wait_for = s.wait_for
         self._listening = every(self, 0.05, self._listen)
         self._listen()
-        self.create_subscription(AppliedAction, '~/input/applied_action', self._on_action,
+        self._inputs.listen(AppliedAction, '~/input/applied_action', self._on_action,
                                  qos.TRANSITION)
         every(self, 1.0, self._look_after)
         self._recorded = Meter()
-        Diagnostics(self).add('transitions', self._tell)
-        self.create_service(ResendTransitions, '~/resend_transitions', self._on_resend)
+        diagnostics = Diagnostics(self)
+        diagnostics.add('transitions', self._tell)
+        diagnostics.add('inputs', self._inputs.tell)
+        self._inputs.serve(ResendTransitions, '~/resend_transitions', self._on_resend)
 
     def _listen(self) -> None:
         """Take observations once those who learn from them are there."""
         if self._transitions.get_subscription_count() < self._wait_for:
             return
         self._listening.cancel()
-        self.create_subscription(Observation, '~/input/observation', self._on_observation,
+        self._inputs.listen(Observation, '~/input/observation', self._on_observation,
                                  qos.TRANSITION)
 
     def _begin_session(self) -> None:
@@ -81,6 +85,10 @@ class RecorderNode(Node):
             self._bag.seal()
 
     def _on_observation(self, message: Observation) -> None:
+        size = message.count * message.height * message.width
+        if not size or len(message.frames) != size:
+            raise ValueError(f'{len(message.frames)} bytes are not {message.count} frames of '
+                             f'{message.width}x{message.height}')
         if message.is_first:
             begun = message.episode, to_nanoseconds(message.header.stamp)
             # An environment node that was started again counts its episodes from the first again:

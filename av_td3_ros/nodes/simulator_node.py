@@ -15,6 +15,7 @@ from std_msgs.msg import Bool
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_pose_message, to_nanoseconds
 from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.runtime import Throttle, every, run
 from av_td3_ros.ros.world.bridge_topics import BridgeTopics
@@ -71,16 +72,19 @@ class SimulatorNode(Node):
         self._ticked_at = -math.inf
         self._override = False
         self._command = CarlaEgoVehicleControl(brake=1.0)
-        self._refused, self._timeouts = Throttle(), Throttle()
+        self._timeouts = Throttle()
+        self._inputs = Inputs(self)
         self._topics = BridgeTopics(self, self._world, s.vehicle)
         self._ticks = Meter()
-        self._routes = Routes(self, self._world.road_map)
+        self._routes = Routes(self, self._inputs, self._world.road_map)
         diagnostics = Diagnostics(self, s.vehicle)
         diagnostics.add('world', self._tell)
+        diagnostics.add('inputs', self._inputs.tell)
         if s.ego == 'external':
             self._refuse_wishes()
-            self._real = VehicleInWorld(self, self._world, self._topics, self._routes, s.external,
-                                        s.route_length, self._ticks.note)
+            self._real = VehicleInWorld(
+                self, self._inputs, self._world, self._topics, self._routes, s.external,
+                s.route_length, self._ticks.note)
             diagnostics.add('real vehicle', self._real.real.tell)
         else:
             self._begin_dynamics()
@@ -88,7 +92,7 @@ class SimulatorNode(Node):
 
     def _begin_dynamics(self) -> None:
         def subscribe(kind: type, name: str, callback, profile=qos.SENSOR):
-            self.create_subscription(kind, f'~/input/{name}', callback, profile)
+            self._inputs.listen(kind, f'~/input/{name}', callback, profile)
 
         subscribe(CarlaEgoVehicleControl, 'vehicle_command',
                   lambda message: self._on_command(message, manual=False))
@@ -105,9 +109,10 @@ class SimulatorNode(Node):
 
     def _refuse_wishes(self) -> None:
         def refuse(kind: type, name: str):
-            self.create_subscription(
-                kind, f'~/input/{name}', lambda _: self.get_logger().warning(
-                    f'{name} refused: a real vehicle is where it is (ego: external)'), qos.SENSOR)
+            def hear(_: object) -> None:
+                raise ValueError('a real vehicle is where it is (ego: external)')
+
+            self._inputs.listen(kind, f'~/input/{name}', hear, qos.SENSOR)
 
         refuse(PoseMessage, 'set_transform')
         refuse(PoseWithCovarianceStamped, 'initial_pose')
@@ -141,9 +146,7 @@ class SimulatorNode(Node):
             return
         values = (message.throttle, message.steer, message.brake)
         if not all(map(math.isfinite, values)):
-            if self._refused.ready():
-                self.get_logger().warning(f'command {values} refused: not finite')
-            return
+            raise ValueError(f'throttle, steer and brake {values} are not finite')
         answers_ns = to_nanoseconds(message.header.stamp)
         if self._lockstep and answers_ns not in (0, self._world.stamp_ns):
             return  # for an image that the world has left behind
@@ -184,20 +187,14 @@ class SimulatorNode(Node):
     # -- wishes
 
     def _on_transform(self, message: PoseMessage) -> None:
-        try:
-            pose = from_pose_message(message)
-        except ValueError as error:
-            self.get_logger().warning(f'teleport refused: {error}')
-            return
+        pose = from_pose_message(message)
         self._world.teleport(pose)
         self._routes.again()
 
     def _on_velocity(self, message: Twist) -> None:
-        if abs(message.linear.x) <= MAX_SPEED:  # false for what is no number
-            self._world.set_velocity(message.linear.x)
-        else:
-            self.get_logger().warning(f'velocity {message.linear.x} m/s refused: give at most '
-                                      f'{MAX_SPEED:g}')
+        if not abs(message.linear.x) <= MAX_SPEED:  # false for what is no number
+            raise ValueError(f'velocity {message.linear.x} m/s: give at most {MAX_SPEED:g}')
+        self._world.set_velocity(message.linear.x)
 
     def _tell(self) -> Reading:
         rate = self._ticks.rate

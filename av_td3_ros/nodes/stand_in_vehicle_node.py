@@ -10,8 +10,10 @@ from rclpy.node import Node
 
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_odometry
+from av_td3_ros.ros.diagnostics import Diagnostics
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.runtime import Throttle, every, run
+from av_td3_ros.ros.runtime import every, run
 from av_td3_ros.settings import group, setting
 from av_td3_ros.simulator.vehicle.stand_in_vehicle import (
     DriveCommand,
@@ -37,22 +39,17 @@ class StandInVehicleNode(Node):
         super().__init__('stand_in_vehicle_node')
         s = self.settings = declare_settings(self, StandInVehicleSettings)
         self._vehicle = StandInVehicle(s.vehicle, time.monotonic())
-        self._refused = Throttle()
         self._was_heard = False
         self._odometry = self.create_publisher(Odometry, '~/output/odometry', qos.SENSOR)
-        self.create_subscription(AckermannDriveStamped, '~/input/command', self._on_command,
-                                 qos.SENSOR)
+        inputs = Inputs(self)
+        inputs.listen(AckermannDriveStamped, '~/input/command', self._on_command, qos.SENSOR)
+        Diagnostics(self).add('inputs', inputs.tell)
         every(self, 1.0 / s.rate, self._measure)
 
     def _on_command(self, message: AckermannDriveStamped) -> None:
         drive = message.drive
-        try:
-            command = DriveCommand(drive.steering_angle, drive.speed, drive.acceleration)
-        except ValueError as error:
-            if self._refused.ready():
-                self.get_logger().warning(str(error))
-            return
-        self._vehicle.command(command, time.monotonic())
+        self._vehicle.command(DriveCommand(drive.steering_angle, drive.speed, drive.acceleration),
+                              time.monotonic())
 
     def _measure(self) -> None:
         self._vehicle.advance(time.monotonic())

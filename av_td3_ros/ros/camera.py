@@ -15,22 +15,23 @@ from av_td3_ros.driving.camera.image import (
 from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_camera_info, to_nanoseconds
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.tracing import Trace
 
 
 class CameraReader:
     """Makes frames of images, in the training camera's view where that is asked for."""
 
-    def __init__(self, node: Node, settings: CameraViewSettings, size: int, trace: Trace
-                 ) -> None:
-        """Hear the camera_info through `node` if it is needed; frames are `size` wide and high."""
+    def __init__(self, node: Node, inputs: Inputs, settings: CameraViewSettings, size: int,
+                 trace: Trace) -> None:
+        """Hear the camera_info among `inputs` if it is needed; frames are `size` square."""
         self._trace = trace
         self._node, self._settings, self._size = node, settings, size
         self._view: CameraView | None = None
         self._missing = ''  # why there is no view, although one is asked for
         if settings.calibrate:
-            heard = node.create_subscription(CameraInfo, '~/input/camera_info',
-                                             self._on_camera_info, qos.CAMERA_INFO)
+            heard = inputs.listen(CameraInfo, '~/input/camera_info', self._on_camera_info,
+                                  qos.CAMERA_INFO)
             self._missing = (f'no camera_info on {heard.topic_name} yet: have the camera driver '
                              'publish it, or set camera.calibrate to false')
 
@@ -59,6 +60,7 @@ class CameraReader:
             self._missing = ''
         except ValueError as error:
             self._missing = str(error)
+            raise
 
     def _tell(self, view: CameraView) -> None:
         width, height = view.calibration.image_size

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo
 
 from av_td3_ros.driving.camera.calibration import Calibration, Region
 from av_td3_ros.driving.episode.metrics import EpisodeMetrics
-from av_td3_ros.driving.perception.vehicle_state import MeasurementError, VehicleState
+from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.route.geometry import Pose
 from av_td3_ros.td3.weights import ActorWeights
 
@@ -27,7 +27,10 @@ NOT_ONE = 0.05  # by which the length of an orientation may differ from 1
 
 
 def to_nanoseconds(stamp: Time) -> int:
-    """Return a stamp as integer nanoseconds."""
+    """Return a stamp as integer nanoseconds; raise ValueError when it is none."""
+    if stamp.nanosec >= 1_000_000_000:
+        raise ValueError(f'stamp {stamp.sec} s and {stamp.nanosec} ns is none: a second has fewer '
+                         'ns')
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
@@ -42,8 +45,15 @@ def to_quaternion(yaw: float) -> Quaternion:
 
 
 def to_yaw(rotation: Quaternion) -> float:
-    """Return the heading of a rotation in rad, counter-clockwise from x."""
+    """
+    Return the heading of a rotation in rad, counter-clockwise from x.
+
+    Raises ValueError when it is no rotation: its length must be 1.
+    """
     x, y, z, w = rotation.x, rotation.y, rotation.z, rotation.w
+    size = math.hypot(x, y, z, w)
+    if not abs(size - 1.0) <= NOT_ONE:
+        raise ValueError(f'orientation has the length {size:.3f} instead of 1: is it set at all?')
     return math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
@@ -90,27 +100,12 @@ def from_odometry(message: Odometry) -> VehicleState:
     """
     Return an odometry message (twist in the body frame) as the vehicle's state.
 
-    Raises MeasurementError when a number is not finite.
+    Raises ValueError when a number is not finite or the orientation is none.
     """
     position, twist = message.pose.pose.position, message.twist.twist
     return VehicleState(to_nanoseconds(message.header.stamp), position.x, position.y,
                         to_yaw(message.pose.pose.orientation),
                         twist.linear.x, twist.linear.y, twist.angular.z)
-
-
-def from_vehicle_odometry(message: Odometry) -> VehicleState:
-    """
-    Return the odometry of a real vehicle, which may be anything, as the vehicle's state.
-
-    Raises MeasurementError when a number is not finite or the orientation is none.
-    """
-    vehicle = from_odometry(message)
-    rotation = message.pose.pose.orientation
-    size = math.hypot(rotation.x, rotation.y, rotation.z, rotation.w)
-    if abs(size - 1.0) > NOT_ONE:
-        raise MeasurementError(f'its orientation has the length {size:.3f} instead of 1: is it '
-                               'set at all?')
-    return vehicle
 
 
 def to_bytes(values: NDArray[np.uint8] | bytes | bytearray) -> array.array[int]:

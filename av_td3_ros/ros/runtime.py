@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from av_td3_ros.paths import config_directory
 
 PARENT = 'AV_TD3_PARENT'
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
+LONGEST_REASON = 500  # characters of what an error says that are logged
 _PR_SET_PDEATHSIG = 1
 # Measured: page faults of the allocator cost a quarter of the update's time without these.
 ALLOCATOR = {
@@ -226,7 +228,19 @@ def every(node: Any, period: float, callback: Callable[[], None]) -> Any:
 def tell_refusal(node: Any, refused: Throttle, what: str, error: Exception) -> None:
     """Count what a node refuses, and log it with the reason, at most once a period."""
     if refused.ready():
-        node.get_logger().warning(f'{what} refused ({refused.count} so far): {error}')
+        node.get_logger().warning(f'{what} refused ({refused.count} so far): {reason(error)}')
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says in one printable line; one nobody foresaw with type and place."""
+    text = str(error)
+    if not isinstance(error, (ValueError, OSError)) or not text:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f' at {Path(frames[-1].filename).name}:{frames[-1].lineno}' if frames else ''
+        text = f'{type(error).__name__}{place}: {text}'
+    # It may quote the message: a line of its own, terminal codes or megabytes are not for a log.
+    line = ''.join(one if one.isprintable() else ' ' for one in text[:LONGEST_REASON])
+    return line if len(text) <= LONGEST_REASON else f'{line}...'
 
 
 class Throttle:

@@ -113,7 +113,7 @@ def _of_node(spec: NodeSpec) -> Permissions:
     sources = _sources(_CODE / 'nodes' / f'{spec.name}.py')
     for maker, name in _services(sources):
         bound = spec.topic(name) if name in spec.remaps else node + name[1:]
-        (allowed.reply if maker == 'create_service' else allowed.request).add(bound)
+        (allowed.reply if maker != 'create_client' else allowed.request).add(bound)
     if any('LifecycleNode' in path.read_text(encoding='utf-8') for path in sources):
         allowed.publish.add(f'{node}/transition_event')
         allowed.reply |= {node + name[1:] for name in LIFECYCLE}
@@ -126,12 +126,15 @@ def _of_every_node(node: str) -> Permissions:
         reply={node + name[1:] for name in PARAMETERS})
 
 
+_MAKERS = ('serve', 'create_service', 'create_client')
+
+
 def _services(sources: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Yield (create_service or create_client, name) of what modules make under a literal name."""
+    """Yield (maker, name) of the services and clients that have a literal name in modules."""
     for path in sources:
         for call in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             maker = getattr(getattr(call, 'func', None), 'attr', '')
-            if (isinstance(call, ast.Call) and maker in ('create_service', 'create_client')
+            if (isinstance(call, ast.Call) and maker in _MAKERS
                     and len(call.args) > 1):
                 name = _text(call.args[1])
                 if name.startswith('~/'):

@@ -306,6 +306,8 @@ class ReplayBuffer:
             raise ReplayError(f'{where}: episode and step must not be negative')
         if record.is_terminal and not record.is_last:
             raise ReplayError(f'{where}: is_terminal without is_last')
+        if not NONE <= record.policy_version < 2**63:
+            raise ReplayError(f'{where}: policy_version {record.policy_version} is none')
         size = (self.frame_size, self.frame_size)
         frame = record.frame
         if self.frames and (frame.shape != size or frame.dtype != np.uint8):

@@ -14,6 +14,12 @@ CHANNELS = {'bgra8': 4, 'rgba8': 4, 'bgr8': 3, 'rgb8': 3, 'mono8': 1}
 TO_GREY = {'bgra8': cv2.COLOR_BGRA2GRAY, 'rgba8': cv2.COLOR_RGBA2GRAY,
            'bgr8': cv2.COLOR_BGR2GRAY, 'rgb8': cv2.COLOR_RGB2GRAY}
 
+LONGEST_SIDE = 32766   # pixels, which OpenCV can still interpolate between
+MOST_PIXELS = 1 << 26  # of a compressed image: a few hundred bytes may say that they are billions
+HEAD = 1 << 18  # bytes in which a compressed image says how large it is, its comments included
+_ALONE = frozenset((0x01, *range(0xd0, 0xd9)))
+_FRAMES = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
+
 
 class ImageError(ValueError):
     """An image that cannot be read as what it says it is."""
@@ -38,6 +44,9 @@ def decode_image(data: Any, height: int, width: int, encoding: str, step: int = 
     if step < row:
         raise ImageError(f'{encoding} image of {width}x{height}: rows of {step} bytes are shorter '
                          f'than {width} pixels of {channels} bytes')
+    if max(height, width) > LONGEST_SIDE:
+        raise ImageError(f'{encoding} image of {width}x{height}: a side has at most '
+                         f'{LONGEST_SIDE} pixels')
     flat = _as_bytes(data)
     # Some drivers leave out the padding of the last row.
     needed = step * (height - 1) + row
@@ -54,7 +63,14 @@ def decode_compressed(data: Any) -> Frame:
     Raises ImageError when they are not such a file.
     """
     flat = _as_bytes(data)
-    image = cv2.imdecode(flat, cv2.IMREAD_COLOR) if flat.size else None
+    width, height = _claimed_size(flat)
+    if width * height > MOST_PIXELS:
+        raise ImageError(f'compressed image of {flat.size} bytes says that it is {width}x{height}'
+                         f': at most {MOST_PIXELS} pixels are decoded')
+    try:
+        image = cv2.imdecode(flat, cv2.IMREAD_COLOR) if width and height else None
+    except cv2.error as error:
+        raise ImageError(f'compressed image cannot be decoded: {error}') from error
     if image is None:
         raise ImageError(f'compressed image of {flat.size} bytes beginning with '
                          f'{flat[:4].tobytes()!r} is neither JPEG nor PNG, or is cut off')
@@ -88,6 +104,24 @@ def to_grey(image: Frame, encoding: str) -> Frame:
                          f'has {channels} channels')
     grey = image if channels == 1 else cv2.cvtColor(image, TO_GREY[encoding])
     return grey.reshape(grey.shape[:2]).view(np.uint8)
+
+
+def _claimed_size(flat: Frame) -> tuple[int, int]:
+    """Return width and height in the head of a JPEG or PNG, (0, 0) where there are none."""
+    data = flat[:HEAD].tobytes()
+    if data[:8] == b'\x89PNG\r\n\x1a\n' and data[12:16] == b'IHDR':
+        return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+    at = 2 if data[:2] == b'\xff\xd8' else len(data)
+    while at + 9 <= len(data) and data[at] == 0xff:
+        marker = data[at + 1]
+        if marker == 0xff or marker in _ALONE:  # a byte of filling, a segment of its marker alone
+            at += 1 if marker == 0xff else 2
+            continue
+        if marker in _FRAMES:
+            return (int.from_bytes(data[at + 7:at + 9], 'big'),
+                    int.from_bytes(data[at + 5:at + 7], 'big'))
+        at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
+    return 0, 0
 
 
 def _as_bytes(data: Any) -> Frame:

@@ -68,6 +68,8 @@ class TrajectoryJoiner(Generic[O, A]):
     def add_action(self, action: A) -> list[JoinedStep[O, A]]:
         """Take an applied action; return the steps that are complete now, in order."""
         self._actions[action.episode, action.step] = action
+        while len(self._actions) > PATIENCE:  # of whatever was never seen
+            del self._actions[next(iter(self._actions))]
         return self._complete()
 
     def _complete(self) -> list[JoinedStep[O, A]]:

@@ -5,6 +5,7 @@ import dataclasses
 import math
 from typing import Protocol
 
+LARGEST = 1e8  # m, m/s, rad: farther than any grid on earth counts
 NUMBERS = ('x', 'y', 'yaw', 'speed', 'lateral_speed', 'yaw_rate')
 
 
@@ -46,9 +47,10 @@ class VehicleState:
 
     def __post_init__(self) -> None:
         """Refuse what is not finite; make plain numbers of numpy's."""
-        # One test for the usual case: a sum is finite only when each of its parts is.
-        total = self.x + self.y + self.yaw + self.speed + self.lateral_speed + self.yaw_rate
-        if math.isfinite(total):
+        # One test for the usual case: a sum is below a bound only when each of its parts is.
+        total = (abs(self.x) + abs(self.y) + abs(self.yaw) + abs(self.speed)
+                 + abs(self.lateral_speed) + abs(self.yaw_rate))
+        if total <= LARGEST:
             if type(total) is not float:
                 for name in NUMBERS:
                     object.__setattr__(self, name, float(getattr(self, name)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from av_td3_ros.driving.perception.vehicle_state import PlanarPose
+from av_td3_ros.driving.perception.vehicle_state import LARGEST, PlanarPose
 
 SEARCH_AHEAD = 10.0   # m of route ahead of the last position that are searched, at least
 SEARCH_BEHIND = 5.0   # m of route behind it
@@ -49,6 +49,8 @@ class RouteTracker:
         if not np.isfinite(given).all():
             bad = int(np.flatnonzero(~np.isfinite(given).all(axis=1))[0])
             raise ValueError(f'route point {bad} is not finite: {given[bad].tolist()}')
+        if np.abs(given[:, :2]).max(initial=0.0) > LARGEST:
+            raise ValueError(f'route points lie farther than {LARGEST:g} m from the origin')
         kept = _distinct(given)
         if len(kept) < 2:
             raise ValueError(f'a route needs two distinct points, got {len(kept)} of {len(given)}')

@@ -10,6 +10,7 @@ from av_td3_ros.ros.recording.sequencer import Sequencer
 
 T = TypeVar('T')
 
+MOST_SESSIONS = 10_000  # of all vehicles that one learner hears
 SURVEY = 1.0  # s between two questions which sessions there are
 ANSWER = 3.0  # s after which a question counts as lost on its way
 ARRIVAL = 2.0  # s that a page may take on its way after its answer; twice as long each time
@@ -70,7 +71,14 @@ class CatchUp(Generic[T]):
         self.recovered = 0
 
     def add(self, vehicle: str, session: str, number: int, message: T) -> list[T]:
-        """Take a transition; return those whose turn has come."""
+        """
+        Take a transition; return those whose turn has come.
+
+        Raises ValueError for a number that no recorder gets to, and for more sessions than are.
+        """
+        if (vehicle, session) not in self._sequencers and len(self._sequencers) >= MOST_SESSIONS:
+            raise ValueError(f'session {session!r} of vehicle {vehicle!r}: {MOST_SESSIONS} '
+                             'sessions are known already; restart this node')
         sequencer = self._of(vehicle, session)
         ready = sequencer.add(number, message)
         known = self._vehicles.get(vehicle)

@@ -7,10 +7,12 @@ from typing import Any
 from av_td3_msgs.msg import Transition
 from av_td3_msgs.srv import ResendTransitions
 
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.recording.catch_up import Answer, CatchUp, Question
 from av_td3_ros.ros.runtime import Throttle, every
 
 SERVICE = '~/resend_transitions'
+MOST_VEHICLES = 100  # that one learner hears
 LOOK = 0.5  # s of wall time between two looks for recorders and for what is missing
 
 
@@ -22,9 +24,10 @@ class Recorders:
     transitions whose turn has come as others were given up; nothing is asked while `is_enough`.
     """
 
-    def __init__(self, node: Any, missing: CatchUp[Transition],
+    def __init__(self, node: Any, inputs: Inputs, missing: CatchUp[Transition],
                  take: Callable[[Transition], None], is_enough: Callable[[], bool]) -> None:
         self._node, self._missing, self._take, self._is_enough = node, missing, take, is_enough
+        self._inputs = inputs
         self._clients: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
         self._silence = Throttle(30.0)
@@ -34,6 +37,9 @@ class Recorders:
     def know(self, vehicle: str) -> None:
         """Look for a vehicle's recorder; raises NameValidationException when that is no name."""
         if vehicle not in self._clients:
+            if len(self._clients) >= MOST_VEHICLES:  # each costs a service client for ever
+                raise ValueError(f'vehicle {vehicle!r}: {MOST_VEHICLES} vehicles are known '
+                                 'already; restart this node')
             self._clients[vehicle] = self._node.create_client(
                 ResendTransitions, f'~/resend_transitions/{vehicle}')
 
@@ -43,7 +49,7 @@ class Recorders:
             return
         for name, _ in self._node.get_service_names_and_types():
             vehicle = name.removeprefix(self._prefix)
-            if vehicle != name and '/' not in vehicle:
+            if vehicle != name and '/' not in vehicle and len(self._clients) < MOST_VEHICLES:
                 self.know(vehicle)
         for vehicle in self._clients:
             self.ask(vehicle)
@@ -66,7 +72,8 @@ class Recorders:
             client.remove_pending_request(before)
         future = self._futures[vehicle] = client.call_async(ResendTransitions.Request(
             session=question.session, from_sequence=question.first, to_sequence=question.last))
-        future.add_done_callback(lambda done: self._on_answer(vehicle, question, done))
+        future.add_done_callback(self._inputs.guarded(
+            SERVICE, lambda done: self._on_answer(vehicle, question, done)))
 
     def _on_answer(self, vehicle: str, question: Question, future: Any) -> None:
         """Go on without what the recorder does not have any more."""

@@ -1,6 +1,7 @@
 """Status messages as the plain records that metrics.jsonl and the progress view hold."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from av_td3_msgs.msg import EpisodeSummary, LearnerStatus
@@ -26,6 +27,7 @@ def episode_record(message: EpisodeSummary) -> dict[str, Any]:
               'steering_reversals')
     metrics = from_metrics(message.metrics)
     return {'kind': 'episode', 'min_ttc': None, **metrics,
-            **{name: int(metrics[name]) for name in counts if name in metrics},
+            **{name: int(metrics[name]) for name in counts
+               if math.isfinite(metrics.get(name, math.nan))},
             'vehicle': message.vehicle, 'episode': message.episode, 'result': message.result,
             'success': message.success, 'stamp_ns': to_nanoseconds(message.header.stamp)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
+HIGHEST = 1 << 48
 
 
 class Sequencer(Generic[T]):
@@ -23,7 +24,13 @@ class Sequencer(Generic[T]):
         self.duplicates = 0
 
     def add(self, number: int, message: T) -> list[T]:
-        """Take a message; return those whose turn has come."""
+        """
+        Take a message; return those whose turn has come.
+
+        Raises ValueError for a number that no recorder gets to.
+        """
+        if number > HIGHEST:
+            raise ValueError(f'sequence number {number}: a recorder counts from 1')
         if number < self._next or number in self._waiting:
             self.duplicates += 1
             return []
@@ -34,17 +41,18 @@ class Sequencer(Generic[T]):
 
     def expect(self, highest: int) -> None:
         """Know that messages up to this number exist."""
-        self._highest = max(self._highest, highest)
+        self._highest = max(self._highest, min(highest, HIGHEST))
 
     def give_up(self, last: int) -> list[T]:
         """Give up what is missing up to this number; return those whose turn has come by that."""
-        ready = self._ready()
+        last, ready = min(last, HIGHEST), self._ready()
         while self._next <= last:
-            self.lost += self._next not in self._waiting
-            if self._next in self._waiting:
-                ready.append(self._waiting.pop(self._next))
-            self._next += 1
-        return ready + self._ready()
+            # In leaps: a number that somebody made up may be far ahead.
+            there = min((one for one in self._waiting if one <= last), default=last + 1)
+            self.lost += there - self._next
+            self._next = there
+            ready += self._ready()
+        return ready
 
     def _ready(self) -> list[T]:
         ready: list[T] = []

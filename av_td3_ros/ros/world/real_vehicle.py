@@ -18,8 +18,9 @@ from av_td3_ros.driving.proving_ground.ground import (
 )
 from av_td3_ros.driving.route.geometry import FloatArray, to_vehicle_frame
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.conversions import from_vehicle_odometry
+from av_td3_ros.ros.conversions import from_odometry
 from av_td3_ros.ros.diagnostics import WARN, Meter, Reading, stream
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.runtime import Throttle
 from av_td3_ros.settings import group, setting
 
@@ -58,19 +59,18 @@ class RealVehicle:
     told at most once a second.
     """
 
-    def __init__(self, node: Node, settings: RealVehicleSettings,
+    def __init__(self, node: Node, inputs: Inputs, settings: RealVehicleSettings,
                  on_vehicle: Callable[[VehicleState], None]) -> None:
         """Subscribe; `on_vehicle` gets each pose of the middle of the body on the map."""
         settings.check()
         self._node, self._settings, self._on_vehicle = node, settings, on_vehicle
         self._before: VehicleState | None = None
-        self._told, self._asked = Throttle(), Throttle(REPEATED)
+        self._asked = Throttle(REPEATED)
         self._reasons: dict[str, str] = {}
         self._ages = Meter()
         self.gate = OdometryGate(settings.max_age)
         self._requests = node.create_publisher(String, '~/output/stop_request', qos.STEP)
-        node.create_subscription(Odometry, '~/input/vehicle_odometry', self._on_odometry,
-                                 qos.VEHICLE)
+        inputs.listen(Odometry, '~/input/vehicle_odometry', self._on_odometry, qos.VEHICLE)
 
     def ask_to_stop(self, danger: str, reason: str) -> None:
         """Ask for a controlled stop as long as there is a reason for it; '' is none."""
@@ -99,17 +99,12 @@ class RealVehicle:
 
     def _on_odometry(self, message: Odometry) -> None:
         try:
-            vehicle = from_vehicle_odometry(message)
-        except ValueError as error:
+            vehicle = from_odometry(message)
+        except ValueError:
             self.gate.broken()
-            self._refuse(error)
-            return
+            raise
         now_ns = self._node.get_clock().now().nanoseconds
-        try:
-            self.gate.check(vehicle, now_ns)
-        except ValueError as error:
-            self._refuse(error)
-            return
+        self.gate.check(vehicle, now_ns)
         self._ages.note((now_ns - vehicle.stamp_ns) * 1e-9)
         s = self._settings
         vehicle = at_centre(vehicle, s.centre_ahead)
@@ -117,8 +112,3 @@ class RealVehicle:
         self.ask_to_stop('edge', edge_reason(vehicle, s.length, s.width, s.ground))
         self._before = vehicle
         self._on_vehicle(to_map(s.start.origin, vehicle))
-
-    def _refuse(self, error: ValueError) -> None:
-        if self._told.ready():
-            counts = ', '.join(f'{count} {why}' for why, count in self.gate.refused.items())
-            self._node.get_logger().warning(f'vehicle odometry refused ({counts}): {error}')

@@ -10,17 +10,18 @@ from av_td3_ros.driving.route.planner import RouteError, RoutePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_pose_message
+from av_td3_ros.ros.inputs import Inputs
 
 
 class Routes:
     """Plan the shortest way to the goal that was asked for last."""
 
-    def __init__(self, node: Node, road_map: RoadMap) -> None:
+    def __init__(self, node: Node, inputs: Inputs, road_map: RoadMap) -> None:
         """Subscribe to goals; `is_due` then tells that a route is wanted."""
         self._node, self._map, self._router = node, road_map, RoutePlanner(road_map)
         self._goal: Pose | None = None
         self.is_due = False
-        node.create_subscription(PoseStamped, '~/input/goal', self._on_goal, qos.SENSOR)
+        inputs.listen(PoseStamped, '~/input/goal', self._on_goal, qos.SENSOR)
 
     def again(self) -> None:
         """Ask for a route from another start to the same goal, if there is one."""
@@ -43,9 +44,5 @@ class Routes:
         return np.column_stack([points, np.arctan2(steps[:, 1], steps[:, 0])])
 
     def _on_goal(self, message: PoseStamped) -> None:
-        try:
-            self._goal = from_pose_message(message.pose)
-        except ValueError as error:
-            self._node.get_logger().warning(f'goal refused: {error}')
-            return
+        self._goal = from_pose_message(message.pose)
         self.is_due = True

@@ -11,6 +11,7 @@ from av_td3_ros.driving.perception.odometry_gate import Pace
 from av_td3_ros.driving.perception.vehicle_state import VehicleState
 from av_td3_ros.driving.proving_ground.ground import collision_reason
 from av_td3_ros.driving.route.geometry import FloatArray, Pose, arc_lengths
+from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.world.bridge_topics import BridgeTopics
 from av_td3_ros.ros.world.real_vehicle import RealVehicle, RealVehicleSettings
 from av_td3_ros.ros.world.routes import Routes
@@ -25,15 +26,15 @@ UNKNOWN = CarlaEgoVehicleControl()  # nobody here knows how the vehicle is drive
 class VehicleInWorld:
     """Let the world follow a real vehicle at the camera's pace, with the vehicle's stamps."""
 
-    def __init__(self, node: Node, world: World, topics: BridgeTopics, routes: Routes,
-                 settings: RealVehicleSettings, route_length: float,
+    def __init__(self, node: Node, inputs: Inputs, world: World, topics: BridgeTopics,
+                 routes: Routes, settings: RealVehicleSettings, route_length: float,
                  on_tick: Callable[[], None]) -> None:
         """Subscribe; the first `route_length` m of lane ahead become a route, 0: none."""
         self._node, self._world, self._topics, self._routes = node, world, topics, routes
         self._settings, self._route_length, self._on_tick = settings, route_length, on_tick
         self._pace = Pace(world.settings.fixed_delta_seconds)
         self._meter: ObstacleMeter | None = None
-        self.real = RealVehicle(node, settings, self._on_vehicle)
+        self.real = RealVehicle(node, inputs, settings, self._on_vehicle)
 
     def _on_vehicle(self, vehicle: VehicleState) -> None:
         if not self._pace.is_due(vehicle.stamp_ns):
