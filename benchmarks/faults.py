@@ -5,12 +5,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import _faults_control, _faults_recording, _faults_weights, conclude
+from benchmarks import (
+    _faults_control,
+    _faults_files,
+    _faults_input,
+    _faults_recording,
+    _faults_weights,
+    conclude,
+)
 from benchmarks._faults import Fault
 from benchmarks._learning_report import table_page
 
 FAULTS: dict[str, Fault] = {**_faults_control.FAULTS, **_faults_recording.FAULTS,
-                            **_faults_weights.FAULTS}
+                            **_faults_weights.FAULTS, **_faults_input.FAULTS,
+                            **_faults_files.FAULTS}
 
 
 def main() -> int:
