@@ -260,7 +260,7 @@ def test_places_that_are_none_are_refused_with_the_reason(
     seen = peer.hear(MarkerArray, f'{NODE}/debug/markers', qos.VIEW)
     session.heard('observation', 'applied_action', 'odometry', 'path', 'markers')
     session.move(0, math.nan)
-    assert 'not finite' in log.next('odometry cannot be shown')
+    assert 'not finite' in log.next('odometry refused')
     session.say('markers', MarkerArray())
     session.say('path', Path(poses=[PoseStamped(pose=to_pose_message(
         Pose(math.inf, 0.0, 0.0)))]))
