@@ -60,7 +60,7 @@ class Ours:
         self._exploration = Exploration(exploration, seed + self.learner.episodes)
         self._session = str(self.transitions)  # the episode that was cut off begins anew
         self._driving = self._steps()
-        for record in itertools.islice(_demonstration(self._drive, seed), demonstrated):
+        for record in itertools.islice(demonstration(self._drive, seed), demonstrated):
             self.learner.take_demonstration(record)
 
     @property
@@ -118,7 +118,7 @@ class Ours:
         return exploration.act(done, greedy)[0]
 
 
-def _demonstration(drive: Drive, seed: int) -> Iterator[StepRecord]:
+def demonstration(drive: Drive, seed: int) -> Iterator[StepRecord]:
     """Yield the steps of episodes that pure pursuit drives, with smooth noise."""
     random, pursuit = np.random.default_rng(seed), PursuitDriver()
     noise: NDArray[np.float64] = np.zeros(2)

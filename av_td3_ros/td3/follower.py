@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.td3.checkpoint import agent_from_bytes
 from av_td3_ros.td3.learner import Learner, LearnerSettings
-from av_td3_ros.td3.ranks import Ranks, RanksError, follow_the_first
+from av_td3_ros.td3.ranks import Ranks, RanksError, join
+from av_td3_ros.td3.ranks import follow as follow_here
 from av_td3_ros.td3.replay import ReplayError
 from av_td3_ros.td3.shards import (
     DEMONSTRATIONS,
@@ -80,7 +81,7 @@ def main(args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
-        ranks = follow_the_first(options.port)
+        ranks = join() if options.port is None else follow_here(options.port)
         follow(ranks)
     except (RanksError, ValueError, OSError) as error:
         print(f'[FATAL] {error}', file=sys.stderr, flush=True)

@@ -182,7 +182,7 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
         if count not in (1, int(os.environ['WORLD_SIZE'])):
             raise ValueError(f'ranks = {count}, but torchrun says {os.environ["WORLD_SIZE"]}: '
                              'leave ranks out')
-        return _join(_rendezvous(), device, timeout)
+        return join(device, timeout)
     if count == 1:
         return ALONE
     if device.startswith('cuda') and (device != 'cuda' or torch.cuda.device_count() < count):
@@ -211,19 +211,19 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
     return joined
 
 
-def follow_the_first(port: int | None = None) -> Ranks:
-    """
-    Become the rank that RANK and WORLD_SIZE in the environment say.
+def follow(port: int) -> Ranks:
+    """Become the rank that RANK says of those that `enlist` waits for at a port of this host."""
+    count = int(os.environ['WORLD_SIZE'])
+    return _join((_store(port, count, False), int(os.environ['RANK']), count))
 
-    `port` is where `enlist` waits on this host; without it, MASTER_ADDR and MASTER_PORT say where
-    the others are, as torchrun sets them. Raises RanksError when they are not there.
+
+def join(device: str = 'cpu', timeout: float = SILENCE) -> Ranks:
     """
-    if port is None:
-        found = _rendezvous()
-    else:
-        count = int(os.environ['WORLD_SIZE'])
-        found = _store(port, count, False), int(os.environ['RANK']), count
-    return _join(found)
+    Become the rank that torchrun says; `device` and `timeout` hold for all if this is the first.
+
+    Raises RanksError when the others are not there.
+    """
+    return _join(_rendezvous(), device, timeout)
 
 
 def _join(found: tuple[Any, int, int], device: str = '', timeout: float = 0.0) -> Ranks:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from test_td3_parity import SETTINGS, SMALL, RecordedBatches
 
 from av_td3_ros.td3 import TD3, Batch, TD3Settings
-from av_td3_ros.td3.ranks import ALONE, Ranks, enlist, follow_the_first
+from av_td3_ros.td3.ranks import ALONE, Ranks, join
 
 UPDATES = 8
 BATCH = 8
@@ -61,7 +60,7 @@ def learn(settings: TD3Settings, rows: Rows, ranks: Ranks = ALONE, share: float 
 def main() -> None:
     """Learn every case and write what came of it."""
     torch.set_num_threads(1)
-    ranks = (follow_the_first() if int(os.environ['RANK']) else enlist(1, 'cpu', 60.0))
+    ranks = join('cpu', 60.0)
     own = (FIRST, SECOND)[ranks.rank]
     found = {case: learn(settings, Rows(own), ranks, shares[ranks.rank])
              for case, (settings, shares, _) in CASES.items()}
