@@ -39,7 +39,7 @@ from av_td3_ros.ros.conversions import (
     to_reward_terms,
     to_stamp,
 )
-from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Meter, Reading, stream
+from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading, stream
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
@@ -50,6 +50,7 @@ from av_td3_ros.settings import group, setting
 
 LARGE = 1 << 23  # bytes of an image that is made small at once: many may have to wait
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
+UNPAIRED = 2.0  # s of wall time in which images and odometry come, but never together
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 
 
@@ -107,7 +108,9 @@ class EnvironmentNode(Node):
         self._gaps = self._counted = 0
         self._awaited = False
         self.failure = ''
-        self._alone, self._routeless = Throttle(), Throttle(30.0)
+        self._alone, self._routeless, self._unpaired = Throttle(), Throttle(30.0), Throttle(10.0)
+        self._frames_of: dict[str, str] = {}  # odometry and route: the frame that each is in
+        self._image_ns, self._apart_ns = 0, math.inf  # newest; how near odometry has come to one
         self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
@@ -159,6 +162,7 @@ class EnvironmentNode(Node):
         self._images_heard.note()
         stamp_ns = to_nanoseconds(message.header.stamp)
         self._trace.mark('image arrived', stamp_ns)
+        self._image_ns = stamp_ns
         image: Image | CompressedImage | np.ndarray | ImageError = message
         if len(message.data) > LARGE:
             try:
@@ -170,6 +174,8 @@ class EnvironmentNode(Node):
     def _on_odometry(self, message: Odometry) -> None:
         vehicle = from_odometry(message)
         self._odometry_heard.note()
+        self._apart_ns = min(self._apart_ns, abs(vehicle.stamp_ns - self._image_ns))
+        self._agree('odometry', message.header.frame_id)
         lonely = self._pairer.lonely_odometry
         self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
         if self._pairer.lonely_odometry > lonely and self._alone.ready():
@@ -197,6 +203,19 @@ class EnvironmentNode(Node):
         self._path = points
         if not self.settings.resets:
             self._end_episode('interrupted')
+        self._agree('route', message.header.frame_id)
+
+    def _agree(self, what: str, frame: str) -> None:
+        """Note the frame of odometry or route; drop a route that is not in the odometry's."""
+        if self._frames_of.get(what) == frame:
+            return
+        self._frames_of[what] = frame
+        route, odometry = (self._frames_of.get(one, '').lstrip('/') for one in (
+            'route', 'odometry'))
+        if self._path is not None and route and odometry and route != odometry:
+            self._path = None
+            raise ValueError(f'the route is in frame {route!r}, the odometry in {odometry!r}: '
+                             "publish the route in the odometry's frame")
 
     # -- one frame with its odometry
 
@@ -343,10 +362,21 @@ class EnvironmentNode(Node):
             {**self._pairer.counts, 'images_refused': self._inputs.refused('image')})
         self._episode = None
         self._summaries.publish(summary)
+        self.get_logger().info(f'episode {self._index} ended: {reason}')
 
     def _tell_pairing(self) -> Reading:
         counts = {**self._pairer.counts, 'refused': self._inputs.refused()}
         before, self._counted = self._counted, sum(counts.values())
+        apart_ns, self._apart_ns = self._apart_ns, math.inf
+        both = self._images_heard.age is not None and self._odometry_heard.age is not None
+        if both and time.monotonic() - self._seen_at > UNPAIRED and math.isfinite(apart_ns):
+            words = (f'no image finds its odometry: their stamps are {1e-6 * apart_ns:.1f} ms '
+                     f'apart or more, pairing.tolerance is '
+                     f'{1e3 * self.settings.pairing.tolerance:g} ms; set it to half the time '
+                     'between two of odometry, or stamp both by one clock (av-td3 doctor tells)')
+            if self._unpaired.ready():
+                self.get_logger().warning(words)
+            return Reading(ERROR, words, counts)
         if self._counted > before:
             return Reading(WARN, f'{self._counted - before} messages of camera or odometry were '
                            'late, refused or without partner since the last look', counts)

@@ -647,3 +647,38 @@ def test_a_path_that_is_not_a_route_is_refused(connect: Callable[..., Bridge], l
     log.next('path refused')
     bridge.send_path(np.array([(0.0, 0.0, 0.0), (50.0, 0.0, 0.0)]))
     assert bridge.see(bridge.along(0)).is_first
+
+
+@pytest.mark.parametrize('first', ['odometry', 'route'])
+def test_a_route_in_another_frame_is_not_driven(first: str, connect: Callable[..., Bridge],
+                                                log: Log) -> None:
+    bridge = connect(resets=False)
+    odometry, route = Odometry(), PathMessage()
+    odometry.header.frame_id, route.header.frame_id = 'ground', 'map'
+    odometry.pose.pose.orientation.w = 1.0
+    route.poses = [PoseStamped(pose=to_pose_message(Pose(x, 0.0, 0.0))) for x in (0.0, 50.0)]
+    sends = [lambda: bridge.odometry(odometry), lambda: bridge.path(route)]
+    for send in sends if first == 'odometry' else reversed(sends):
+        send()
+    assert "odometry's frame" in log.next("the route is in frame 'map', the odometry in 'ground'")
+    assert bridge.node.node._path is None
+    bridge.send_path(np.array([(0.0, 0.0, 0.0), (50.0, 0.0, 0.0)]))  # whose frame nobody says
+    assert bridge.see(bridge.along(0)).is_first
+
+
+def test_images_that_never_find_their_odometry_are_told_with_the_remedy(
+        peer: Peer, connect: Callable[..., Bridge], log: Log) -> None:
+    bridge = connect(resets=False, pairing__tolerance=0.0)
+
+    def apart() -> None:
+        bridge.frames += 1
+        bridge.send_image()
+        message = Odometry()
+        message.header.stamp = to_stamp(bridge.frames * PERIOD + 7_000_000)
+        message.pose.pose.orientation.w = 1.0
+        bridge.odometry(message)
+
+    timer = peer.node.create_timer(0.05, apart)
+    told = log.next('no image finds its odometry')
+    peer.node.destroy_timer(timer)
+    assert '7.0 ms apart or more' in told and 'pairing.tolerance is 0 ms' in told
