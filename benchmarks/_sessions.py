@@ -13,6 +13,7 @@ from typing import Any
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.session import VEHICLE, Session, take_domain
 from av_td3_ros.ros.graph import session_nodes
+from av_td3_ros.ros.runtime import ros_environment
 
 SMALL = ('limiter.start_after=100', 'limiter.updates_per_transition=0.5', 'publish_every=20',
          'limiter.slack=50', 'exploration.warmup_steps=100', 'td3.batch_size=16',
@@ -39,6 +40,7 @@ class Processes:
         self._starts = 0
         os.environ.pop('ROS_DOMAIN_ID', None)
         _, self._lease = take_domain(True)
+        os.environ.update(ros_environment(os.environ))  # its bag is read here as well
 
     def __enter__(self) -> Processes:
         for name in self._specs:
