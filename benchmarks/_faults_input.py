@@ -129,7 +129,7 @@ class Peer:
 
     def hear(self, kind: type, topic: str, profile: QoSProfile = qos.EVENT) -> None:
         """Keep what comes on a topic in `heard`."""
-        self.heard[topic] = collections.deque(maxlen=2000)
+        self.heard[topic] = collections.deque(maxlen=300)
         box = self.heard[topic]
         self.node.create_subscription(kind, topic, lambda one: box.append(one), profile)
 
