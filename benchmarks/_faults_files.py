@@ -212,8 +212,6 @@ def _make_bag(folder: Path) -> None:
             frame=to_bytes(step.frame), state=to_floats(step.state), reward=1.0,
             is_first=step.is_first)))
     bag.close()
-    for path in (folder / 'bag').glob('*.mcap'):
-        assert path.name == 'bag.mcap', path
 
 
 def _read_bag(folder: Path) -> None:
@@ -342,7 +340,7 @@ def _read_results(name: str) -> Callable[[Path], object]:
 
 _CHECKPOINT = 'checkpoint/agent.safetensors', 'checkpoint/replay/00000000.safetensors'
 KINDS: dict[str, Kind] = {
-    'bag: MCAP': Kind('bag/bag.mcap', _make_bag, _read_bag),
+    'bag: MCAP': Kind('bag/bag_0.mcap', _make_bag, _read_bag),
     'bag: metadata.yaml': Kind('bag/metadata.yaml', _make_bag, _read_bag, other_values),
     **{f'checkpoint: {file.partition("/")[2]}': Kind(file, _make_checkpoint, _read_checkpoint)
        for file in (*_CHECKPOINT, 'checkpoint/demonstrations/00000000.safetensors')},
