@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / 'launch'
 NODES = sorted(path.stem for path in (ROOT / 'av_td3_ros' / 'nodes').glob('*_node.py'))
 OTHERS = {'CarlaUE4.sh', 'apt', 'apt-get', 'cd', 'cp', 'echo', 'export', 'git', 'ls', 'mkdir',
-          'rosdep', 'rqt', 'rviz2', 'source', 'sudo', 'tensorboard', 'xhost'}
+          'rosdep', 'rqt', 'rviz2', 'source', 'sudo', 'tensorboard', 'torchrun', 'xhost'}
 """Programs of other packages, whose words are not looked at."""
 OF_ROS = ('/clock', '/diagnostics', '/rosout', '/tf', '/tf_static')
 PLACES = re.compile(r'\{(vehicle|world)\}')

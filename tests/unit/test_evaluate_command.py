@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from av_td3_ros import paths
+from av_td3_ros.cli import session
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.main import main
 from av_td3_ros.cli.policies import find_policy, trained_with, training_command
@@ -93,7 +94,7 @@ def test_bad_input_is_one_line_before_anything_starts(
         av_td3: Callable[..., Any], tmp_path: Path, options: tuple[object, ...], why: str,
         how: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'walk.xodr').write_text(NO_ROAD)
-    monkeypatch.setattr('subprocess.Popen', None)
+    monkeypatch.setattr(session.Session, '_start', None)
     status, _, said = av_td3('evaluate', *options, *how)
     assert status == 1 and why in said
     assert said.startswith('av-td3 evaluate: ') and said.count('\n') == 1
