@@ -83,7 +83,10 @@ def from_mapping(settings_type: type[T], values: Mapping[str, Any], where: str =
             hint = f'; did you mean {near[0]!r}?' if near else ''
             raise ValueError(f'{where}: unknown key {key!r}{hint}')
     checked = {key: _checked(key, value, *known[key], where) for key, value in values.items()}
-    return _build(settings_type, checked, '')
+    try:
+        return _build(settings_type, checked, '')
+    except ValueError as error:  # of settings that do not go together
+        raise ValueError(f'{where}: {error}') from error
 
 
 def check(settings: Any, where: str = 'settings') -> None:

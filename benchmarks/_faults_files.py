@@ -25,7 +25,7 @@ from av_td3_ros.ros.runtime import ros_environment
 from benchmarks._faults import Fault, Outcome, claim
 
 CASES = 1000
-PATIENCE = 30         # s that one case may take
+PATIENCE = 60         # s that one case may take, on a computer that does other things as well
 ROOM = 3_000_000_000  # bytes of address space that reading may take beside what is there
 GROWN = 1000.0        # MB that it may really take
 STEPS = 60            # in bag and checkpoint

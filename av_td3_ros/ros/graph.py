@@ -133,7 +133,7 @@ def roles(profile: str) -> dict[str, dict[str, str | None]]:
     return {node: dict(part['remap']) for node, part in _bound(profile).items()}
 
 
-def _profile(name: str) -> dict[str, Any]:
+def _profile(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     Return how a profile binds each node, and its lists, those of its base included.
 
@@ -141,8 +141,13 @@ def _profile(name: str) -> dict[str, Any]:
     """
     if name not in profiles():
         raise ValueError(f'profile {name!r} is not one of {", ".join(profiles())}')
-    own = _read(config_directory() / 'profiles' / f'{name}.yaml')
-    merged = _profile(own.pop('base')) if 'base' in own else {}
+    path = config_directory() / 'profiles' / f'{name}.yaml'
+    own, merged = _read(path), {}
+    if 'base' in own:
+        base = own.pop('base')
+        _check(path, 'base', base, base in profiles() and base not in (*above, name),
+               f'one of {", ".join(profiles())}, of which none is its own base')
+        merged = _profile(base, (*above, name))
     for key, part in own.items():
         if key in _LISTS:
             merged[key] = [*merged.get(key, ()), *part]
@@ -172,7 +177,11 @@ def _bound(profile: str) -> dict[str, dict[str, Any]]:
 
 
 def _specs(profile: str, names: Iterable[str], vehicle: str, world: str) -> list[NodeSpec]:
-    nodes = _bound(profile)
+    nodes, names = _bound(profile), list(names)
+    for name in names:
+        if name not in nodes:
+            raise ValueError(f'{config_directory() / "graph.yaml"} and profile {profile!r} do not '
+                             f'say how {name} is wired')
     return [_spec(name, vehicle, world, nodes[name]) for name in names]
 
 

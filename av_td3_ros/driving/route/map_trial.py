@@ -17,7 +17,7 @@ from av_td3_ros.paths import config_directory
 
 MEMORY = 4 << 30   # bytes that reading may take
 PATIENCE = 300.0   # s of wall time: a town of many km takes some of them on a busy computer
-PROCESSOR = 120    # s of the processor
+PROCESSOR = 20    # s of the processor, and as much for each MB of text
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,7 +32,7 @@ def trial(opendrive: str) -> str:
     except subprocess.TimeoutExpired:
         return f'reading it does not end within {PATIENCE:g} s'
     if done.returncode == -signal.SIGXCPU:
-        return f'reading it takes more than {PROCESSOR} s of the processor'
+        return f'reading it takes more than {_seconds(opendrive)} s of the processor'
     if done.returncode < 0:
         return f'CARLA dies of it ({signal.Signals(-done.returncode).name})'
     if done.returncode:
@@ -48,6 +48,10 @@ def _shipped() -> frozenset[str]:
                      for one in (config_directory() / 'maps').rglob('*.xodr'))
 
 
+def _seconds(opendrive: str) -> int:
+    return PROCESSOR * (1 + len(opendrive) // 1_000_000)
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,11 +60,13 @@ def main() -> int:
     """Read the text on the standard input as a vehicle's map would be; return the exit status."""
     from av_td3_ros.driving.route.road_map import MapError, RoadMap
 
+    opendrive = sys.stdin.buffer.read().decode()
+    seconds = _seconds(opendrive)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR, PROCESSOR))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        road_map = RoadMap(sys.stdin.buffer.read().decode(), 'on trial')
+        road_map = RoadMap(opendrive, 'on trial')
         poses = road_map.spawn_points()
         for pose in poses[:100]:
             road_map.height(pose.x, pose.y)

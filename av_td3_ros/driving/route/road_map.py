@@ -36,7 +36,7 @@ END_MARGIN = 1e-3
 METRES_PER_RADIAN = 2.0
 # What no road network has more of, nor a CARLA server could load.
 HIGHEST_ID, MOST_LANES = 2**31 - 1, 1000
-LONGEST_ROAD, LONGEST_MAP = 1e5, 5e6  # m
+LONGEST_ROAD, LONGEST_MAP, FARTHEST = 1e5, 5e6, 1e7  # m
 
 _MARKING_TYPES: dict[carla.LaneMarkingType, MarkingType] = {
     carla.LaneMarkingType.NONE: 'none',
@@ -419,6 +419,10 @@ def _lane_sections(opendrive: str, source: str) -> list[_Section]:
             starts = [float(section.get('s', '')) for section in found]
             if not 0 <= road_id <= HIGHEST_ID or not 0.0 <= length <= LONGEST_ROAD:
                 raise ValueError(f'id {road_id}, length {length:g} m')
+            for part in road.iterfind('planView/geometry'):
+                x, y = float(part.get('x', '')), float(part.get('y', ''))
+                if not (abs(x) <= FARTHEST and abs(y) <= FARTHEST):
+                    raise ValueError(f'geometry begins at x {x:g}, y {y:g} m')
             if not all(0.0 <= one <= LONGEST_ROAD for one in starts):
                 raise ValueError(f'lane sections begin at {starts[:10]} m')
             for section, start, end in zip(found, starts, [*starts[1:], length], strict=True):
