@@ -45,6 +45,26 @@ else:
     print('found' if seen else 'not found', flush=True)
 """
 
+CROWD = """
+import os, sys, time
+from av_td3_ros.ros.runtime import ros_environment
+os.environ.update(ros_environment(os.environ))
+import rclpy
+from std_msgs.msg import Empty
+count, nodes = int(sys.argv[1]), []
+for number in range(count):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes.append(rclpy.create_node(f'one_{number}', context=context, enable_rosout=False,
+                                   start_parameter_services=False))
+    nodes[-1].create_publisher(Empty, '/many', 1)
+until = time.monotonic() + 60
+while nodes[-1].count_publishers('/many') < count and time.monotonic() < until:
+    time.sleep(0.05)
+print(nodes[-1].count_publishers('/many'), flush=True)
+os._exit(0)
+"""
+
 
 def found(domain: int, seconds: float, **environment: str) -> bool:
     """Return whether a node elsewhere, on the same subnet, finds one that is started here."""
@@ -75,6 +95,14 @@ def test_nobody_on_another_host_finds_us_unless_we_say_so(namespaces: None, doma
     if not any(found(domain, 10.0, ROS_AUTOMATIC_DISCOVERY_RANGE='SUBNET') for _ in range(3)):
         pytest.skip('discovery does not get from one network namespace to the other here')
     assert not found(domain, 5.0)
+
+
+def test_more_processes_than_ros_would_look_for_find_each_other_on_one_host(domain: int) -> None:
+    heard = subprocess.run([sys.executable, '-c', CROWD, '34'], text=True, check=True, timeout=120,
+                           capture_output=True, env={key: value for key, value in
+                                                     os.environ.items()
+                                                     if key != 'ROS_AUTOMATIC_DISCOVERY_RANGE'})
+    assert heard.stdout.splitlines()[-1] == '34'
 
 
 def test_the_entry_points_do_not_open_the_range(domain: int) -> None:
