@@ -3,13 +3,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import uuid
 from pathlib import Path
 
 from av_td3_msgs.msg import AppliedAction, Observation, Transition
 from av_td3_msgs.srv import ResendTransitions
 from rclpy.node import Node
-from rclpy.serialization import serialize_message
 
 from av_td3_ros.driving.episode.trajectory import JoinedStep, TrajectoryJoiner
 from av_td3_ros.ros import qos
@@ -18,7 +16,7 @@ from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Read
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import declare_settings
 from av_td3_ros.ros.recording.bag import TransitionBag
-from av_td3_ros.ros.recording.history import History
+from av_td3_ros.ros.recording.sender import TransitionSender
 from av_td3_ros.ros.runtime import every, run
 from av_td3_ros.settings import setting
 
@@ -54,8 +52,8 @@ class RecorderNode(Node):
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
         for recovered in self._bag.recovered if self._bag else ():
             self.get_logger().warning(str(recovered))
-        self._history = History(s.kept, self._bag)
-        self._begin_session()
+        self._sender = TransitionSender(self._transitions, s.kept, self._bag)
+        self._begin_steps()
         self._place = Path(s.bag).absolute().parent
         self._wait_for = s.wait_for
         self._listening = every(self, 0.05, self._listen)
@@ -67,7 +65,7 @@ class RecorderNode(Node):
         diagnostics = Diagnostics(self)
         diagnostics.add('transitions', self._tell)
         diagnostics.add('inputs', self._inputs.tell)
-        self._inputs.serve(ResendTransitions, '~/resend_transitions', self._on_resend)
+        self._inputs.serve(ResendTransitions, '~/resend_transitions', self._sender.resend)
 
     def _listen(self) -> None:
         """Take observations once those who learn from them are there."""
@@ -77,12 +75,9 @@ class RecorderNode(Node):
         self._inputs.listen(Observation, '~/input/observation', self._on_observation,
                                  qos.TRANSITION)
 
-    def _begin_session(self) -> None:
-        self._session = uuid.uuid4().hex
-        self._sequence = self._told = 0
+    def _begin_steps(self) -> None:
+        self._told = 0
         self._joiner: TrajectoryJoiner[Observation, AppliedAction] = TrajectoryJoiner()
-        if self._bag is not None:
-            self._bag.seal()
 
     def _on_observation(self, message: Observation) -> None:
         size = message.count * message.height * message.width
@@ -95,7 +90,8 @@ class RecorderNode(Node):
             # in the same session they would be taken for copies.
             if self._begun is not None and begun != self._begun and begun[0] <= self._begun[0]:
                 self.get_logger().warning('the environment node has begun anew: a new session')
-                self._begin_session()
+                self._sender.begin_session()
+                self._begin_steps()
             self._begun = begun
         self._record(self._joiner.add_observation(message))
 
@@ -116,16 +112,10 @@ class RecorderNode(Node):
         for step in steps:
             if step.action is not None and step.action.source == AppliedAction.SOURCE_STOPPED:
                 continue  # nobody drove: there is nothing to learn from
-            self._sequence += 1
             self._note_intervention(step)
-            message = self._transition(step)
-            data = serialize_message(message)
-            # Written before published: the bag holds all that the learner has seen.
+            self._sender.send(self._transition(step), self.get_clock().now().nanoseconds)
             if self._bag is not None:
-                self._bag.write(self.get_clock().now().nanoseconds, data)
                 self._tell_of_disk(self._bag)
-            self._history.note(self._session, self._sequence, data)
-            self._transitions.publish(data)
             self._recorded.note()
 
     def _note_intervention(self, step: JoinedStep[Observation, AppliedAction]) -> None:
@@ -145,8 +135,7 @@ class RecorderNode(Node):
         size = seen.height * seen.width
         message = Transition(
             header=seen.header, recorded=self.get_clock().now().to_msg(), vehicle=seen.vehicle,
-            session=self._session, sequence=self._sequence, episode=seen.episode, step=seen.step,
-            height=seen.height, width=seen.width,
+            episode=seen.episode, step=seen.step, height=seen.height, width=seen.width,
             frame=to_bytes(bytes(memoryview(seen.frames)[-size:])), state=seen.state,
             is_first=seen.is_first, is_last=seen.is_last, is_terminal=seen.is_terminal,
             reason=seen.reason)
@@ -178,7 +167,7 @@ class RecorderNode(Node):
 
     def _tell(self) -> Reading:
         values: dict[str, object] = {
-            'rate [1/s]': self._recorded.rate, 'recorded': self._sequence,
+            'rate [1/s]': self._recorded.rate, 'recorded': self._sender.sequence,
             'without action or successor': self._joiner.incomplete,
             'interventions': self._interventions}
         if self._bag is None:
@@ -194,32 +183,6 @@ class RecorderNode(Node):
         if little:
             return Reading(WARN, f'{free / 1e9:.2f} GB left below {self._place}', values)
         return Reading(OK, f'{self._recorded.rate:.1f} a second', values)
-
-    def _on_resend(self, request: ResendTransitions.Request,
-                   response: ResendTransitions.Response) -> ResendTransitions.Response:
-        sessions = self._history.sessions()
-        response.sessions = list(sessions)
-        response.first_sequences = [first for first, _ in sessions.values()]
-        response.last_sequences = [last for _, last in sessions.values()]
-        if not request.session:
-            response.accepted = True
-            return response
-        try:
-            page = self._history.page(request.session, request.from_sequence, request.to_sequence)
-        except (OSError, ValueError) as error:
-            page = []
-            response.message = str(error)
-        if not page:
-            first, last = sessions.get(request.session, (0, 0))
-            response.message = response.message or (
-                f'{request.from_sequence} to {request.to_sequence} asked for, {first} to {last} '
-                f'are kept of session {request.session}')
-            return response
-        response.accepted, response.count = True, len(page)
-        response.first_sequence, response.last_sequence = page[0].sequence, page[-1].sequence
-        for one in page:
-            self._transitions.publish(one.data)
-        return response
 
     def close(self) -> None:
         """Close the bag."""
