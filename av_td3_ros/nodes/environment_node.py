@@ -43,6 +43,7 @@ from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Read
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
+from av_td3_ros.ros.raw_image import RawImage, read_image
 from av_td3_ros.ros.resets import Resetter
 from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
 from av_td3_ros.ros.tracing import Trace
@@ -118,9 +119,11 @@ class EnvironmentNode(Node):
         self._summaries = self.create_publisher(
             EpisodeSummary, '~/output/episode_summary', qos.EVENT)
 
-        raw = s.image_transport == 'raw'
-        self._inputs.listen(Image if raw else CompressedImage, '~/input/image', self._on_image,
-                            qos.SENSOR)
+        if s.image_transport == 'raw':
+            self._inputs.listen(Image, '~/input/image', self._on_raw_image, qos.SENSOR, raw=True)
+        else:
+            self._inputs.listen(CompressedImage, '~/input/image', self._on_compressed_image,
+                                qos.SENSOR)
         self._odometry_topic = self._inputs.listen(
             Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR).topic_name
         self._inputs.listen(CarlaCollisionEvent, '~/input/collision', self._on_collision,
@@ -158,12 +161,18 @@ class EnvironmentNode(Node):
         self._end_episode('interrupted')
         self._resetter.plan = None  # the timer begins the next one, once everybody is there
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_raw_image(self, message: bytes) -> None:
+        image = read_image(message)
+        self._on_image(image.stamp_ns, image)
+
+    def _on_compressed_image(self, message: CompressedImage) -> None:
+        self._on_image(to_nanoseconds(message.header.stamp), message)
+
+    def _on_image(self, stamp_ns: int, message: RawImage | CompressedImage) -> None:
         self._images_heard.note()
-        stamp_ns = to_nanoseconds(message.header.stamp)
         self._trace.mark('image arrived', stamp_ns)
         self._image_ns = stamp_ns
-        image: Image | CompressedImage | np.ndarray | ImageError = message
+        image: RawImage | CompressedImage | np.ndarray | ImageError = message
         if len(message.data) > LARGE:
             try:
                 image = self._camera.frame(message)
@@ -237,7 +246,8 @@ class EnvironmentNode(Node):
                 self._next_episode()
                 self._hold(one.odometry)
 
-    def _frame(self, image: Image | CompressedImage | np.ndarray | ImageError) -> np.ndarray:
+    def _frame(self, image: RawImage | CompressedImage | np.ndarray | ImageError
+               ) -> np.ndarray:
         if isinstance(image, ImageError):
             raise image
         return image if isinstance(image, np.ndarray) else self._camera.frame(image)

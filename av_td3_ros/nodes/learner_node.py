@@ -28,6 +28,7 @@ from av_td3_ros.ros.weights_publisher import WeightsPublisher
 from av_td3_ros.td3.agent import Metrics
 from av_td3_ros.td3.follower import main as follow
 from av_td3_ros.td3.learner import LearnerSettings, lead
+from av_td3_ros.td3.priority import give_way
 from av_td3_ros.td3.ranks import RanksError, is_told
 from av_td3_ros.td3.replay import DuplicateError, ReplayError
 from av_td3_ros.td3.symptoms import judge
@@ -159,6 +160,7 @@ class LearnerNode(Node):
 
     def _learn(self) -> None:
         s, learner = self.settings, self._learner
+        give_way(s.priority)
         while not self._closing:
             if not learner.wait(0.1):
                 if learner.is_complete and not self._finished:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from av_td3_ros.driving.camera.image import (
     Frame,
@@ -16,6 +16,7 @@ from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_camera_info, to_nanoseconds
 from av_td3_ros.ros.inputs import Inputs
+from av_td3_ros.ros.raw_image import RawImage
 from av_td3_ros.ros.tracing import Trace
 
 
@@ -35,15 +36,16 @@ class CameraReader:
             self._missing = (f'no camera_info on {heard.topic_name} yet: have the camera driver '
                              'publish it, or set camera.calibrate to false')
 
-    def frame(self, message: Image | CompressedImage) -> Frame:
+    def frame(self, message: RawImage | CompressedImage) -> Frame:
         """Return the frame of an image, uint8 (size, size); raise ImageError for none."""
         if isinstance(message, CompressedImage):
             image, encoding = decode_compressed(message.data), 'bgr8'
+            stamp_ns = to_nanoseconds(message.header.stamp)
         else:
-            encoding = message.encoding
+            stamp_ns, encoding = message.stamp_ns, message.encoding
             image = decode_image(message.data, message.height, message.width, encoding,
                                  message.step)
-        self._trace.mark('decoded', to_nanoseconds(message.header.stamp))
+        self._trace.mark('decoded', stamp_ns)
         if self._missing:
             raise ImageError(self._missing)
         if self._view is None:

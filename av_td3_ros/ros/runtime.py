@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -36,6 +37,8 @@ ALLOCATOR = {
     'MALLOC_TOP_PAD_': str(1 << 26),
     'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
 }
+# The same for any node, from within: number of the C library's option, and bytes.
+KEPT = {'MALLOC_TRIM_THRESHOLD_': (-1, 1 << 28), 'MALLOC_MMAP_THRESHOLD_': (-3, 1 << 25)}
 
 
 def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -71,6 +74,22 @@ def run_with_allocator_settings() -> None:
     missing = allocator_environment(os.environ)
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def keep_memory() -> None:
+    """
+    Have this process keep the memory that its messages came in, unless the user has said how.
+
+    glibc gives an image's memory back to the system with the image, and each of the next one's
+    pages is a fault: an 800x600 image takes 5 ms to arrive instead of 2. What there is by now
+    is also left out of the collection of garbage, which would stop the node for up to 0.1 s.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)  # of glibc only
+    for name, (option, value) in KEPT.items():
+        if mallopt is not None and name not in os.environ:
+            mallopt(option, value)
+    gc.collect()
+    gc.freeze()
 
 
 class DomainLease:
@@ -181,6 +200,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
         else:
             executor = make_executor()
             executor.add_node(node)
+            keep_memory()
             spin(executor, node.context, lambda: signals.told)
             status = int(bool(getattr(node, 'failure', '')))
     finally:

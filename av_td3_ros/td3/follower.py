@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.td3.checkpoint import agent_from_bytes
 from av_td3_ros.td3.learner import Learner, LearnerSettings
+from av_td3_ros.td3.priority import give_way
 from av_td3_ros.td3.ranks import Ranks, RanksError, join
 from av_td3_ros.td3.ranks import follow as follow_here
 from av_td3_ros.td3.replay import ReplayError
@@ -36,6 +37,7 @@ _PR_SET_PDEATHSIG = 1
 def follow(ranks: Ranks) -> None:
     """Do what rank 0 orders until it orders to stop. Raises RanksError when it is gone."""
     settings = from_mapping(LearnerSettings, json.loads(ranks.receive(0)), 'rank 0')
+    give_way(settings.priority)
     learner = Learner(dataclasses.replace(
         settings, run='', resume='', bags=(), demonstration_bags=(), offline=False), ranks)
     replays = {REPLAY: learner.own, DEMONSTRATIONS: learner.demonstrations}

@@ -17,6 +17,7 @@ from av_td3_ros.td3.demonstrations import DemonstrationSettings, HumanSteps, Mix
 from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
 from av_td3_ros.td3.networks import NetworkSettings
+from av_td3_ros.td3.priority import PRIORITIES
 from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, enlist, own_device
 from av_td3_ros.td3.replay import (
     SEGMENT,
@@ -55,6 +56,10 @@ class LearnerSettings:
     seed: int = setting(0, 'seed of weights, noise and sampling', minimum=0, maximum=2**31 - 1)
     device: str = setting('cpu', 'torch device of the update, such as cpu or cuda')
     threads: int = setting(1, 'threads of the update on the processor', minimum=1, maximum=256)
+    priority: str = setting('low', 'of the update beside what else this computer does: normal is '
+                            'like the rest; low gets little (nice 10) while others want it, so '
+                            'that no vehicle waits for it; idle gets only what nobody wants',
+                            choices=PRIORITIES)
     ranks: int = setting(1, 'processes that learn together, each with a batch and a part of the '
                          'replay of its own; on GPUs each has one', minimum=1, maximum=1024)
     rank_timeout: float = setting(SILENCE, 'wall time in s that a rank may be silent before the '

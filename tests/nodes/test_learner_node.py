@@ -29,6 +29,7 @@ from av_td3_ros.ros.conversions import (
 from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.settings import flatten
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
+from av_td3_ros.td3.priority import LOW
 from av_td3_ros.td3.weights import ActorWeights, WeightsError, pack, unpack
 from av_td3_ros.trust.gate import Gate, TrustSettings
 from av_td3_ros.trust.keys import create_key
@@ -131,6 +132,18 @@ def test_the_ratio_can_be_changed_while_it_learns(peer: Peer, connect: Callable[
     assert school.until(lambda one: one.transitions == 63).updates == 22
     refused = peer.set_parameter('/learner/learner_node', 'limiter.updates_per_transition', -1.0)
     assert not refused.successful and refused.reason
+
+
+def test_its_update_gives_way_and_what_it_hears_does_not(connect: Callable[..., School]) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    connect({'priority': 'low'})
+    running = {one.name: one.native_id for one in threading.enumerate()}
+
+    def nice(name: str) -> int:
+        return os.getpriority(os.PRIO_PROCESS, running[name])
+
+    await_that(lambda: nice('learner') == max(before, LOW), 'the update to give way')
+    assert nice('learner_node') == before
 
 
 @pytest.mark.parametrize('left_out', ['frames', 'state_size'])

@@ -84,6 +84,23 @@ def test_what_the_user_has_set_stays() -> None:
     assert allocator_environment({})['MALLOC_TOP_PAD_'] == str(64 * 1024 * 1024)
 
 
+@pytest.mark.parametrize('told', [{}, {'MALLOC_TRIM_THRESHOLD_': '131072'}])
+def test_images_come_into_memory_that_is_there(told: dict[str, str]) -> None:
+    script = (
+        'import resource, sys; from av_td3_ros.ros.runtime import keep_memory; keep_memory()\n'
+        'def image():\n'
+        '    data = bytes(2_000_000); return [data + data, data + data]\n'
+        'def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n'
+        'image(); image(); before = faults()\n'
+        'for _ in range(20): image()\n'
+        'print(faults() - before)')
+    environment = {key: value for key, value in os.environ.items() if 'MALLOC' not in key}
+    ran = subprocess.run([sys.executable, '-c', script], env={**environment, **told},
+                         capture_output=True, text=True, check=True, timeout=TIMEOUT)
+    # Or as the user has said, page for page: 10 MB are 2,441 of them.
+    assert int(ran.stdout) < 1000 if not told else int(ran.stdout) > 20_000
+
+
 def test_a_domain_is_lent_to_one_at_a_time() -> None:
     first, second = DomainLease(), DomainLease()
     assert 1 <= first.domain != second.domain <= 101
