@@ -53,6 +53,7 @@ LARGE = 1 << 23  # bytes of an image that is made small at once: many may have t
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
 UNPAIRED = 2.0  # s of wall time in which images and odometry come, but never together
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
+ROUTE_WAIT = 0.5  # s of wall time that a first frame waits for its route, which may come after it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,10 @@ class EnvironmentSettings:
             check_room_to_stop(self.episodes, self.driving.target_speed)
 
 
+# What the first step of an episode is made of: frame, vehicle, other vehicles.
+Start = tuple[np.ndarray, VehicleState, tuple[Box, ...] | None]
+
+
 class EnvironmentNode(Node):
     """Pairs, stacks, judges; asks the simulator for the next episode's start and goal."""
 
@@ -102,6 +107,7 @@ class EnvironmentNode(Node):
         self._index = s.first_episode - 1
         self._seen_at = 0.0
         self._vehicle: VehicleState | None = None
+        self._routeless_start: Start | None = None
         self._impulse: float | None = None
         self._hit_vehicle = False
         self._invasions = 0
@@ -114,7 +120,8 @@ class EnvironmentNode(Node):
         self._image_ns, self._apart_ns = 0, math.inf  # newest; how near odometry has come to one
         self._images_heard, self._odometry_heard = Meter(), Meter()
 
-        self._observations = self.create_publisher(Observation, '~/output/observation', qos.STEP)
+        self._observations = self.create_publisher(
+            Observation, '~/output/observation', qos.FOLLOWED)
         self._holds = self.create_publisher(Header, '~/output/hold', qos.STEP)
         self._summaries = self.create_publisher(
             EpisodeSummary, '~/output/episode_summary', qos.EVENT)
@@ -213,6 +220,9 @@ class EnvironmentNode(Node):
         if not self.settings.resets:
             self._end_episode('interrupted')
         self._agree('route', message.header.frame_id)
+        start, self._routeless_start = self._routeless_start, None
+        if start is not None:
+            self._advance(*start)
 
     def _agree(self, what: str, frame: str) -> None:
         """Note the frame of odometry or route; drop a route that is not in the odometry's."""
@@ -255,12 +265,17 @@ class EnvironmentNode(Node):
     def _advance(self, frame: np.ndarray, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:
         self._stamp_ns, self._seen_at, self._vehicle = vehicle.stamp_ns, time.monotonic(), vehicle
+        self._routeless_start = None
         if self._episode is None or self._obstacles is None:
             if self._resetter is not None and self._resetter.plan is None and self._is_awaited():
                 # A lockstep world waits meanwhile: it ticks once from the start to the first step.
                 self._begin_reset()
             if not self._ready(vehicle):
-                self._hold(vehicle)
+                if self._stands_at_start(vehicle):
+                    # A lockstep world must not go on meanwhile: it would begin otherwise each time.
+                    self._routeless_start = frame, vehicle, others
+                else:
+                    self._hold(vehicle)
                 return
             self._episode = Episode(self.settings.driving, self._path)
             self._obstacles = ObstacleMeter(self.settings.obstacles, self._path)
@@ -317,6 +332,12 @@ class EnvironmentNode(Node):
             return False
         return self._resetter is None or not self._resetter.missing(vehicle, self._path)
 
+    def _stands_at_start(self, vehicle: VehicleState) -> bool:
+        """Return whether nothing but its route is missing to an episode that was asked for."""
+        resetter = self._resetter
+        return (resetter is not None and resetter.plan is not None and self._is_awaited()
+                and not resetter.missing_start(vehicle))
+
     def _is_awaited(self) -> bool:
         """Return whether all who act on observations are there; asked until they are."""
         self._awaited = (self._awaited
@@ -334,7 +355,7 @@ class EnvironmentNode(Node):
         if resetter is None or resetter.planner is None:
             return
         self._index += 1
-        self._path = None
+        self._path = self._routeless_start = None
         self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
         try:
             resetter.begin(self._index)
@@ -346,6 +367,10 @@ class EnvironmentNode(Node):
     def _ask_again(self) -> None:
         resetter = self._resetter
         assert resetter is not None
+        if (self._routeless_start is not None
+                and time.monotonic() - self._seen_at > ROUTE_WAIT):
+            (_, vehicle, _), self._routeless_start = self._routeless_start, None
+            self._hold(vehicle)
         if resetter.plan is None:
             if self._is_awaited() and time.monotonic() - self._seen_at > SILENCE:
                 self._begin_reset()

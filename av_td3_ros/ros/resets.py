@@ -61,6 +61,10 @@ class Resetter:
 
     def missing(self, vehicle: VehicleState | None, path: Points | None) -> str:
         """Return what of that which was asked for is not so yet, '' when all is."""
+        return self.missing_start(vehicle) or self._missing_route(path)
+
+    def missing_start(self, vehicle: VehicleState | None) -> str:
+        """Return in what the vehicle is not yet as it was asked to be, '' when it is."""
         plan = self.plan
         if plan is None:
             return 'nothing was asked for'
@@ -72,6 +76,11 @@ class Resetter:
                     f'{plan.start.y:.0f})')
         if abs(vehicle.speed - plan.speed) > SLOW:
             return f'the vehicle drives {vehicle.speed:.1f} m/s, not {plan.speed:.1f}'
+        return ''
+
+    def _missing_route(self, path: Points | None) -> str:
+        plan = self.plan
+        assert plan is not None
         if path is None:
             return 'no route has come'
         if not (plan.start.distance(*path[0]) < PATH_FITS

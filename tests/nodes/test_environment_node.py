@@ -225,6 +225,31 @@ def test_the_first_observation_is_of_a_vehicle_at_its_start(bridge: Bridge) -> N
     assert greys(first) == [30] * 4
 
 
+def test_the_first_frame_waits_for_a_route_that_comes_behind_it(
+        connect: Callable[..., Bridge]) -> None:
+    bridge = connect()
+    start = from_pose_message(bridge.transforms.next())
+    goal = from_pose_message(bridge.goals.next().pose)
+    bridge.frame(start, grey=10)
+    await_that(lambda: bridge.node.node._vehicle is not None, 'the frame')
+    bridge.send_path(RoutePlanner(ROADS).plan(start, goal).points)
+    first = bridge.at(1)
+    assert first.is_first and greys(first) == [10] * 4
+    assert bridge.holds.messages == []  # or the world had gone on, and begun the episode otherwise
+
+
+def test_a_world_is_not_kept_waiting_for_a_route_that_does_not_come(
+        connect: Callable[..., Bridge]) -> None:
+    bridge = connect()
+    start = from_pose_message(bridge.transforms.next())
+    goal = from_pose_message(bridge.goals.next().pose)
+    bridge.frame(start)
+    assert step_of(bridge.holds.next()) == 1
+    bridge.send_path(RoutePlanner(ROADS).plan(start, goal).points)
+    assert bridge.see(start).is_first
+    assert len(bridge.holds.messages) == 1
+
+
 def test_a_vehicle_that_still_rolls_has_not_arrived(bridge: Bridge) -> None:
     bridge.frame(bridge.along(0), speed=5.0)
     assert bridge.see(bridge.along(0)).is_first

@@ -49,7 +49,7 @@ class BridgeTopics:
         self._to_world_info = publisher(CarlaWorldInfo, 'world_info', qos.LATCHED)
         self._to_vehicle_info = publisher(CarlaEgoVehicleInfo, 'vehicle_info', qos.LATCHED)
         self._to_path = publisher(Path, 'path', qos.LATCHED)
-        self._to_odometry = publisher(Odometry, 'odometry')
+        self._to_odometry = publisher(Odometry, 'odometry', qos.FOLLOWED)
         self._to_speed = publisher(Float32, 'speedometer')
         self._to_vehicle_status = publisher(CarlaEgoVehicleStatus, 'vehicle_status')
         self._to_imu = publisher(Imu, 'imu')
