@@ -19,7 +19,7 @@ from av_td3_ros.nodes.recorder_node import RecorderSettings
 from av_td3_ros.nodes.simulator_node import SimulatorSettings
 from av_td3_ros.nodes.stand_in_vehicle_node import StandInVehicleSettings
 from av_td3_ros.paths import config_directory, map_file
-from av_td3_ros.reading import FileError, brief, read_yaml
+from av_td3_ros.reading import read_yaml
 from av_td3_ros.ros.graph import profile_parameters
 from av_td3_ros.ros.parameters import NONE, from_ros, to_ros
 from av_td3_ros.settings import described_fields, from_mapping
@@ -153,13 +153,34 @@ class Config:
         path.write_text(comment + yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
 
 
+_SHAPE = 'it needs NODE: {ros__parameters: {KEY: VALUE}}'
+
+
+def _kind(value: Any) -> str:
+    """Return what a value of YAML is, in YAML's words."""
+    kinds = {dict: 'a mapping', list: 'a list', str: 'a text', type(None): 'nothing'}
+    return kinds.get(type(value), 'a single value')
+
+
 def given_values(path: Path) -> dict[str, Values]:
     """Return what a parameter file sets, by node; raise ValueError when it is no such file."""
     try:
-        return {key.rpartition('/')[2]: dotted(section['ros__parameters'])
-                for key, section in read_yaml(path).items()}
-    except (OSError, AttributeError, TypeError, KeyError) as error:
-        raise ValueError(f'{path} is no configuration of a session: {brief(error)}') from error
+        content = read_yaml(path)
+    except OSError as error:
+        raise ValueError(f'the parameter file {path} cannot be read: {error.strerror}') from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f'{path} is no parameter file: {_SHAPE}, found {_kind(content)}')
+    found: dict[str, Values] = {}
+    for key, section in content.items():
+        parameters = section.get('ros__parameters') if isinstance(section, dict) else None
+        if not isinstance(key, str) or not isinstance(parameters, dict):
+            raise ValueError(f'{path} is no parameter file: {_SHAPE}, but {key!r} holds '
+                             f'{_kind(section)} without them')
+        try:
+            found[key.rpartition('/')[2]] = dotted(parameters)
+        except TypeError as error:
+            raise ValueError(f'{path}, {key}: {error}') from error
+    return found
 
 
 def changes_of(options: Iterable[str]) -> dict[str, Values]:
@@ -185,13 +206,10 @@ def changes_of(options: Iterable[str]) -> dict[str, Values]:
 
 def read_node_file(path: Path) -> Values:
     """Return the parameters of one node's YAML file as {dotted key: value}."""
-    try:
-        (section,) = read_yaml(path).values()
-        return dotted(section['ros__parameters'])
-    except FileError:
-        raise
-    except (OSError, AttributeError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f'{path} is no ROS parameter file of one node: {brief(error)}') from error
+    found = given_values(path)
+    if len(found) != 1:
+        raise ValueError(f'{path} is no parameter file of one node: it names {len(found)}')
+    return next(iter(found.values()))
 
 
 def described_file(node: str) -> str:

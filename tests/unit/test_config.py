@@ -116,14 +116,25 @@ def test_a_training_session_is_configured_alike_for_all_nodes(tmp_path: Path) ->
         Config.shipped().for_training('embedded', 'car7', map_name='atlantis')
 
 
-@pytest.mark.parametrize('text', ['', '- 1', 'learner_node: 3', 'a: {ros__parameters: [1]}', '{'])
-def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(('text', 'words'), [
+    ('', 'found nothing'), ('- 1', 'found a list'), ('learner_node: 3', 'holds a single value'),
+    ('a: {ros__parameters: [1]}', "'a' holds a mapping"), ('{', 'is not YAML'),
+    ('a: {ros__parameters: {1: 2}}', '1 is no name')])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / 'config.yaml'
     path.write_text(text)
-    with pytest.raises(ValueError, match=r'config\.yaml'):
-        Config.read(path)
-    with pytest.raises(ValueError, match=r'config\.yaml'):
-        read_node_file(path)
+    for read in (Config.read, read_node_file):
+        with pytest.raises(ValueError, match=r'config\.yaml') as told:
+            read(path)
+        assert words in str(told.value)
+        assert 'Error' not in str(told.value) and 'NoneType' not in str(told.value)
+
+
+def test_a_parameter_file_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / 'none.yaml', 'No such file'), (tmp_path, 'Is a directory')):
+        with pytest.raises(ValueError, match=words) as told:
+            Config.read(path)
+        assert str(path) in str(told.value) and 'Errno' not in str(told.value)
 
 
 def test_an_unknown_node_is_named() -> None:
