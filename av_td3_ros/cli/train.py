@@ -28,8 +28,10 @@ from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
 from av_td3_ros.trust.session_key import session_key
 
-PATIENCE = 60.0  # s of wall time without a transition or an update before training gives up
+WORRY = 60.0  # s of wall time without a transition or an update before that is told
+PATIENCE = 600.0  # s of it before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
+TURN = 1.0  # s that count at most between two looks: a session that was stopped did not wait
 TRAINING_MAP, EVALUATION_MAP = 'train/roads', 'test/roads_a'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
 
@@ -168,12 +170,12 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     view.phase('training')
     loads = bool(options.from_bags or options.demonstrations)
     newest: dict[str, Any] = {}
-    changed_at = [time.monotonic()]
+    waited = Waiting()
 
     def hear(record: dict[str, Any]) -> None:
         if (record['transitions'], record['updates']) != (newest.get('transitions'),
                                                           newest.get('updates')):
-            changed_at[0] = time.monotonic()
+            waited.end()
         view.target = record['transitions_wanted']
         newest.update(record)
         view.learner(record)
@@ -191,14 +193,38 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
             session.check()
             view.nodes(session.states())
             _tell(validation, view)
-            patience = LOADING if loads and not newest else PATIENCE
-            if time.monotonic() - changed_at[0] > patience:
-                raise TimeoutError(f'nothing was learned for {patience:g} s: see '
+            is_loading = loads and not newest
+            waited.look(time.monotonic())
+            if waited.is_worrying and not is_loading:
+                view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
+            if waited.seconds > (LOADING if is_loading else PATIENCE):
+                raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
                                    f'{folder / "logs"}')
             time.sleep(0.1)
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '
                f'{newest["policy_version"]}')
     return Path(newest['checkpoint'])
+
+
+class Waiting:
+    """Count for how long nothing has come, in turns in which somebody looked."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_worrying = False
+        self._looked_at: float | None = None
+
+    def look(self, now: float) -> None:
+        """Count on to `now` in s; `is_worrying` is true in the one look that passes `WORRY`."""
+        before = self.seconds
+        if self._looked_at is not None:
+            self.seconds += min(now - self._looked_at, TURN)
+        self._looked_at = now
+        self.is_worrying = before < WORRY <= self.seconds
+
+    def end(self) -> None:
+        """Note that something came."""
+        self.seconds = 0.0
 
 
 def _tell(validation: Validation, view: ProgressView) -> None:

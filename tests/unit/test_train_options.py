@@ -68,3 +68,22 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> No
 def test_nothing_to_learn_from_is_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match='give 1 or more, or 0 with --from-bags'):
         configured(*words)
+
+
+def test_a_session_that_was_stopped_did_not_wait() -> None:
+    waiting = train.Waiting()
+    waiting.look(0.0)
+    waiting.look(1e6)  # the computer was asleep
+    assert waiting.seconds == train.TURN
+    worries = 0
+    for second in range(100):
+        waiting.look(1e6 + 0.5 * second)
+        worries += waiting.is_worrying
+    assert waiting.seconds == pytest.approx(train.TURN + 49.5)
+    assert worries == 0
+    for second in range(100, 200):
+        waiting.look(1e6 + 0.5 * second)
+        worries += waiting.is_worrying
+    assert worries == 1  # told once
+    waiting.end()
+    assert waiting.seconds == 0.0
