@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import resource
 import signal
 import subprocess
 import sys
 
 from av_td3_ros.paths import config_directory
 
+READER = 'av_td3_ros.driving.route.map_on_trial'
 MEMORY = 4 << 30   # bytes that reading may take
 PATIENCE = 300.0   # s of wall time: a town of many km takes some of them on a busy computer
 PROCESSOR = 20    # s of the processor, and as much for each MB of text
@@ -26,9 +26,10 @@ def trial(opendrive: str) -> str:
     if _digest(opendrive) in _shipped():
         return ''
     try:
-        done = subprocess.run([sys.executable, '-m', __name__], input=opendrive.encode(),
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
-                              timeout=PATIENCE)
+        done = subprocess.run(
+            [sys.executable, '-m', READER, str(MEMORY), str(_seconds(opendrive))],
+            input=opendrive.encode(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return f'reading it does not end within {PATIENCE:g} s'
     if done.returncode == -signal.SIGXCPU:
@@ -54,31 +55,3 @@ def _seconds(opendrive: str) -> int:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def main() -> int:
-    """Read the text on the standard input as a vehicle's map would be; return the exit status."""
-    from av_td3_ros.driving.route.road_map import MapError, RoadMap
-
-    opendrive = sys.stdin.buffer.read().decode()
-    seconds = _seconds(opendrive)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        road_map = RoadMap(opendrive, 'on trial')
-        poses = road_map.spawn_points()
-        for pose in poses[:100]:
-            road_map.height(pose.x, pose.y)
-            road_map.markings_at(road_map.project(pose.x, pose.y))
-        bool(road_map.has_lane_markings)
-    except MapError:
-        return 0  # refused with its reason by whoever reads it next, without harm
-    except MemoryError:
-        print(f'reading it takes more than {MEMORY >> 30} GiB', file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())
