@@ -3,7 +3,8 @@ Measure the time from a camera's image to the vehicle's command, stage by stage,
 
 This process plays camera, odometry and vehicle; environment, policy and control node are processes
 of their own, and where the learner learns, recorder and learner as well. A frame's time runs from
-just before its image is published until its command is heard. The peer is one plain node.
+just before its image is published until its command is heard. The peer is one plain node. With
+--levers it changes one thing at a time. --merge keeps the other rows of an earlier run.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 from builtin_interfaces.msg import Time
 from carla_msgs.msg import CarlaEgoVehicleControl
 from geometry_msgs.msg import PoseStamped
@@ -35,16 +38,19 @@ from av_td3_ros.cli.monitor import Monitor
 from av_td3_ros.cli.session import Session, take_domain
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds, to_stamp
-from av_td3_ros.ros.graph import learner_node, session_nodes
+from av_td3_ros.ros.graph import composed, learner_node, session_nodes
 from av_td3_ros.ros.runtime import ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
-from benchmarks import conclude
+from benchmarks import conclude, machine
+from benchmarks._image_way import LEVERS as WAYS
+from benchmarks._image_way import way
 
 VEHICLE = 'ego_vehicle'
 PERIOD = 0.05  # s between two frames
 SPEED = 8.0    # m/s
+COMPOSED = 'environment, policy and control in one process'
 WARM = 60      # frames of a session that are not counted
 STARTING = 120.0  # s of wall time in which every node must be there
 NODES = ('environment_node', 'policy_node', 'control_node')
@@ -74,6 +80,13 @@ class Case:
     options: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     peer: bool = False
+    composed: bool = False
+    name: str = ''
+
+    @property
+    def driver(self) -> str:
+        """Name what drives."""
+        return 'plain node' if self.peer else self.name or 'ours'
 
     @property
     def camera(self) -> str:
@@ -88,6 +101,14 @@ GOALS = {  # (camera, learning): {figure: ms}
 CASES = [Case(width, height, kind, learning, peer=peer)
          for width, height, kind in ((320, 240, 'bgra8'), (800, 600, 'bgra8'), (800, 600, 'jpeg'))
          for learning in (True, False) for peer in (False, True)]
+
+
+LEVERS = [Case(800, 600, options=options, name=name, composed=name == COMPOSED)
+          for name, *options in (
+              ('as shipped',), (COMPOSED,), ('engine torch', 'policy_node.engine=torch'),
+              ('learner not nice', 'learner_node.priority=normal'),
+              ('learner only when nobody else wants', 'learner_node.priority=idle'),
+              ('learner on 2 threads', 'learner_node.threads=2'))]
 
 
 def picture(case: Case) -> np.ndarray:
@@ -199,9 +220,32 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
         parameters, 'latency')
     if case.learning:
         shutil.rmtree(bag, ignore_errors=True)
-    with Session(session_nodes('carla', VEHICLE, learning=case.learning), parameters,
+    started = session_nodes('carla', VEHICLE, learning=case.learning)
+    with Session(composed(started) if case.composed else started, parameters,
                  folder / 'logs', environment={**os.environ, **dict(case.environment)}):
         yield
+
+
+class Busy:
+    """What of the processors this machine and this session have used since it was made."""
+
+    def __init__(self) -> None:
+        self._at, self._all, self._ours = time.monotonic(), _used(), self._used_here()
+
+    def elsewhere(self) -> float:
+        """Return the cores that were busy with what is not of this session."""
+        others = (_used() - self._all) - (self._used_here() - self._ours)
+        return max(0.0, others / (time.monotonic() - self._at))
+
+    def _used_here(self) -> float:
+        here = psutil.Process()
+        return sum(sum(one.cpu_times()[:2]) for one in (here, *here.children(recursive=True)))
+
+
+def _used() -> float:
+    """Return the seconds that all processors have worked so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.softirq)
 
 
 def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:
@@ -220,7 +264,9 @@ def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.nda
                 vehicle.drive(200)  # until it learns
             vehicle.drive(WARM)
             vehicle.sent.clear()
+            before = Busy()
             vehicle.drive(frames)
+            elsewhere = before.elsewhere()
             time.sleep(1.0)
         marks: dict[str, Mapping[int, int]] = {'heard': vehicle.heard}
         for node in NODES:
@@ -229,13 +275,14 @@ def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.nda
     lost = [stamp for stamp in vehicle.sent if stamp not in vehicle.heard]
     answered = [stamp for stamp in vehicle.sent if stamp in vehicle.heard]
     found = {'whole': np.array([1e-6 * (vehicle.heard[one] - vehicle.sent[one])
-                                for one in answered]), 'lost': np.array(lost)}
-    before: Mapping[int, int] = vehicle.sent
+                                for one in answered]), 'lost': np.array(lost),
+             'elsewhere': np.array([elsewhere])}
+    since: Mapping[int, int] = vehicle.sent
     for stage in STAGES:
         if stage in marks:
-            found[stage] = np.array([1e-6 * (marks[stage][one] - before[one]) for one in answered
-                                     if one in marks[stage] and one in before])
-            before = marks[stage]
+            found[stage] = np.array([1e-6 * (marks[stage][one] - since[one]) for one in answered
+                                     if one in marks[stage] and one in since])
+            since = marks[stage]
     return found
 
 
@@ -244,8 +291,8 @@ def row(case: Case, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     whole = found['whole']
     return {
         'camera': case.camera, 'learner': 'learns' if case.learning else 'off',
-        'driver': 'plain node' if case.peer else ' '.join(case.options) or 'ours',
-        'frames': len(whole), 'without command': len(found['lost']),
+        'driver': case.driver, 'frames': len(whole), 'without command': len(found['lost']),
+        'busy elsewhere [cores]': round(float(found['elsewhere'][0]), 2),
         'median': round(float(np.median(whole)), 2),
         'p99': round(float(np.percentile(whole, 99)), 2), 'worst': round(float(whole.max()), 2),
         **{what: round(float(np.median(found[stage])), 2)
@@ -267,27 +314,96 @@ def claims_of(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return claims
 
 
+def image_row(lever: str, frames: int) -> dict[str, Any]:
+    """Return one row of the table of the image's way."""
+    before = Busy()
+    took = way(lever, (800, 600), frames)
+    return {'camera': '800x600 bgra8', 'learner': 'off', 'driver': f'image only: {lever}',
+            'frames': len(took), 'without command': frames - len(took),
+            'busy elsewhere [cores]': round(before.elsewhere(), 2),
+            'median': round(float(np.median(took)), 2),
+            'p99': round(float(np.percentile(took, 99)), 2), 'worst': round(float(took.max()), 2)}
+
+
+def key_of(one: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what a row is of."""
+    return one['camera'], one['learner'], one['driver']
+
+
+def page(table: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]],
+         commands: Sequence[str]) -> str:
+    """Return the table as a page of docs/results."""
+    stages = list(STAGES.values())
+    lines = [
+        '# From camera to command', '',
+        'Written by `python -m benchmarks.latency`; what the rows mean stands in '
+        '[latency.md](../latency.md).', f'Machine: {machine()}. Times in ms.', '',
+        '| Camera | Learner | Driver | Frames | Lost | Elsewhere, cores | Median | p99 | Worst |',
+        '|---|---|---|---|---|---|---|---|---|',
+        *('| ' + ' | '.join(str(one[key]) for key in (
+            'camera', 'learner', 'driver', 'frames', 'without command', 'busy elsewhere [cores]',
+            'median', 'p99', 'worst')) + ' |' for one in table), '',
+        'Median of each stage:', '',
+        '| Camera | Learner | Driver | ' + ' | '.join(stages) + ' |',
+        '|---' * (3 + len(stages)) + '|',
+        *('| ' + ' | '.join(str(one.get(key, '')) for key in (
+            'camera', 'learner', 'driver', *stages)) + ' |' for one in table
+          if stages[0] in one), '',
+        '| Goal | | Measured, ms | Holds |', '|---|---|---|---|',
+        *(f'| {one["name"]} | {one["goal"]} | {one["value"]} | '
+          f'{"yes" if one["holds"] else "no"} |' for one in claims), '',
+        'Commands:', '', *(f'    {one}' for one in commands), '']
+    return '\n'.join(lines)
+
+
 def main() -> int:
-    """Print the table and the claims; write them as JSON where asked to."""
+    """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--frames', type=int, default=5000)
     parser.add_argument('--peer-frames', type=int, default=1000)
     parser.add_argument('--only', help='measure the cameras whose name begins so')
+    parser.add_argument('--learner', choices=('learns', 'off'), help='measure only so')
+    parser.add_argument('--driver', help='measure the drivers and levers whose name begins so')
+    parser.add_argument('--levers', action='store_true', help='change one thing at a time')
     parser.add_argument('--json', type=Path, help='file to write the results to')
+    parser.add_argument('--merge', action='store_true', help='keep the other rows of that file')
+    parser.add_argument('--out', type=Path, help='page to write the results to')
     options = parser.parse_args()
     os.environ.update(ros_environment(os.environ))
+    table: list[dict[str, Any]] = []
+    commands = [' '.join(['python -m benchmarks.latency', *sys.argv[1:]])]
+    if options.merge and options.json is not None and options.json.is_file():
+        before = json.loads(options.json.read_text(encoding='utf-8'))
+        table, commands = before['table'], [*before['commands'], *commands]
+
+    def add(one: dict[str, Any]) -> None:
+        table[:] = [*(row for row in table if key_of(row) != key_of(one)), one]
+        print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
+
+    cases = [case for case in (LEVERS if options.levers else CASES)
+             if case.camera.startswith(options.only or '')
+             and case.learning == (options.learner != 'off' if options.learner else case.learning)
+             and case.driver.startswith(options.driver or '')]
+    if options.levers:
+        for lever in WAYS:
+            if f'image only: {lever}'.startswith(options.driver or ''):
+                add(image_row(lever, options.frames))
     domain, lease = take_domain(simulated=True)
-    table = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
-            if options.only and not case.camera.startswith(options.only):
-                continue
+        for case in cases:
             frames = options.peer_frames if case.peer else options.frames
-            table.append(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
-            print(', '.join(f'{key} {value}' for key, value in table[-1].items()), flush=True)
+            add(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
     if lease is not None:
         lease.release()
-    return conclude('latency', claims_of(table), table, options.json)
+    claims = claims_of(table)
+    status = conclude('latency', claims, table, options.json)
+    if options.json is not None:
+        about = json.loads(options.json.read_text(encoding='utf-8'))
+        options.json.write_text(json.dumps({**about, 'commands': commands}, indent=2) + '\n',
+                                encoding='utf-8')
+    if options.out is not None:
+        options.out.write_text(page(table, claims, commands), encoding='utf-8')
+    return status
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from av_td3_ros.ros import shared_memory
-from av_td3_ros.ros.graph import NodeSpec
+from av_td3_ros.ros.graph import ProcessSpec
 from av_td3_ros.ros.runtime import (
     PARENT,
     DomainLease,
@@ -34,7 +34,7 @@ class SessionError(RuntimeError):
 
 @dataclasses.dataclass
 class _Running:
-    spec: NodeSpec
+    spec: ProcessSpec
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -47,7 +47,7 @@ class Session:
     its own death (the kernel sees to that).
     """
 
-    def __init__(self, nodes: Sequence[NodeSpec], parameter_file: Path, logs: Path,
+    def __init__(self, nodes: Sequence[ProcessSpec], parameter_file: Path, logs: Path,
                  log_level: str = 'info',
                  environment: Mapping[str, str] | None = None,
                  key: SessionKey | None = None) -> None:
@@ -78,7 +78,7 @@ class Session:
             print(f'{name} did not end within {STOP_TIMEOUT:g} s and was killed: what it was '
                   'writing may be incomplete', file=sys.stderr)
 
-    def _start(self, spec: NodeSpec) -> None:
+    def _start(self, spec: ProcessSpec) -> None:
         environment = {**self._environment, **ros_environment(self._environment),
                        **enclave_environment(spec, self._environment),
                        PARENT: str(os.getpid()), 'PYTHONUNBUFFERED': '1',
@@ -91,7 +91,7 @@ class Session:
             process = subprocess.Popen(
                 [sys.executable, '-m', spec.module,
                  *spec.arguments(self._parameters, self._key and self._key.parameters(spec.name)),
-                 '--log-level', f'{spec.logger}:={self._log_level}'],
+                 *spec.log_arguments(self._log_level)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=environment, start_new_session=True)
         self._running.append(_Running(spec, process, log))

@@ -11,6 +11,7 @@ from av_td3_ros.paths import config_directory
 from av_td3_ros.reading import read_yaml
 
 VEHICLE_SIDE = ('environment_node', 'policy_node', 'control_node')
+COMPOSED = 'vehicle_side'  # the executable that runs these in one process
 RECORDER, LEARNER, SIMULATOR = 'recorder_node', 'learner_node', 'simulator_node'
 INSPECTION = 'inspection_node'
 _LISTS = ('nodes', 'record')  # keys of a profile that are no node: nodes it adds, topics for a bag
@@ -29,10 +30,10 @@ class NodeSpec:
         """Return the module that runs the node."""
         return f'av_td3_ros.nodes.{self.name}'
 
-    @property
-    def logger(self) -> str:
-        """Return the name of the node's logger."""
-        return f'{self.namespace}/{self.name}'.replace('/', '.').strip('.')
+    def log_arguments(self, level: str) -> list[str]:
+        """Return the `--ros-args` that let the node's logger say what is of `level`."""
+        logger = f'{self.namespace}/{self.name}'.replace('/', '.').strip('.')
+        return ['--log-level', f'{logger}:={level}']
 
     def topic(self, role: str) -> str:
         """Return the full name of the topic that a role such as `~/input/image` is bound to."""
@@ -52,13 +53,55 @@ class NodeSpec:
     def arguments(self, parameter_file: Path, parameters: Mapping[str, str] | None = None
                   ) -> list[str]:
         """Return the node's `--ros-args`; `parameters` count more than the file."""
-        arguments = ['--ros-args', '-r', f'__ns:={self.namespace}',
-                     '--params-file', str(parameter_file)]
+        return ['--ros-args', '--params-file', str(parameter_file), *self._own(parameters)]
+
+    def _own(self, parameters: Mapping[str, str] | None, to: str = '') -> list[str]:
+        """Return what of its `--ros-args` is its own; `to` says so where there are others."""
+        arguments = ['-r', f'{to}__ns:={self.namespace}']
         for key, value in (parameters or {}).items():
-            arguments += ['-p', f'{key}:={value}']
+            arguments += ['-p', f'{to}{key}:={value}']
         for role, topic in self.remaps.items():
-            arguments += ['-r', f'{role}:={topic}']
+            arguments += ['-r', f'{to}{role}:={topic}']
         return arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class ComposedSpec:
+    """Hold what starts the nodes of one vehicle's side in one process."""
+
+    nodes: tuple[NodeSpec, ...]
+    name: str = COMPOSED
+
+    @property
+    def module(self) -> str:
+        """Return the module that runs the nodes."""
+        return f'av_td3_ros.nodes.{self.name}'
+
+    @property
+    def namespace(self) -> str:
+        """Return the namespace of the nodes."""
+        return self.nodes[0].namespace
+
+    def log_arguments(self, level: str) -> list[str]:
+        """Return the `--ros-args` that let their loggers say what is of `level`."""
+        return [word for node in self.nodes for word in node.log_arguments(level)]
+
+    def arguments(self, parameter_file: Path, parameters: Mapping[str, str] | None = None
+                  ) -> list[str]:
+        """Return their `--ros-args`; `parameters`, all for the policy node, count more."""
+        return ['--ros-args', '--params-file', str(parameter_file), *(
+            word for node in self.nodes for word in node._own(
+                parameters if node.name == 'policy_node' else None, f'{node.name}:'))]
+
+
+ProcessSpec = NodeSpec | ComposedSpec
+
+
+def composed(nodes: Iterable[NodeSpec]) -> list[ProcessSpec]:
+    """Return the same with the nodes of the vehicle's side in one process, the last one."""
+    nodes = list(nodes)
+    side = tuple(one for one in nodes if one.name in VEHICLE_SIDE)
+    return [*(one for one in nodes if one not in side), ComposedSpec(side)]
 
 
 def profiles() -> list[str]:

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -28,6 +29,7 @@ from av_td3_ros.paths import config_directory
 
 PARENT = 'AV_TD3_PARENT'
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
+SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most
 LONGEST_REASON = 500  # characters of what an error says that are logged
 _PR_SET_PDEATHSIG = 1
 # Measured: page faults of the allocator cost a quarter of the update's time without these.
@@ -184,37 +186,71 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
     the graph. A node that cannot start says why in one line and exits with 1; so does one whose
     `failure` says that it cannot go on.
     """
+    run_together([make_node], args)
+
+
+def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = None) -> None:
+    """
+    Run nodes in one process, each on an executor and a thread of its own; otherwise as `run`.
+
+    When one of them ends, all do. The first one's thread is the main one.
+    """
     os.environ.update(ros_environment(os.environ))
     signals = EndSignals()
     die_with_parent()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node = executor = None
+    nodes: list[Any] = []
+    executors: list[Any] = []
+    beside: list[threading.Thread] = []
+    ended = threading.Event()
     status = 0
     try:
         try:
-            node = make_node()
+            for make_node in makers:
+                nodes.append(make_node())
         except (ValueError, OSError, RuntimeError) as error:
             logging.debug('start failed', exc_info=True)
             print(f'[FATAL] {type(error).__name__}: {error}', file=sys.stderr, flush=True)
             status = 1
         else:
-            executor = make_executor()
-            executor.add_node(node)
+            for node in nodes:
+                executors.append(make_executor())
+                executors[-1].add_node(node)
             keep_memory()
-            spin(executor, node.context, lambda: signals.told)
-            status = int(bool(getattr(node, 'failure', '')))
+            if len(nodes) > 1:
+                sys.setswitchinterval(SWITCH)
+            beside = [threading.Thread(target=_spin_beside, name=node.get_name(),
+                                       args=(executor, node.context, ended))
+                      for node, executor in zip(nodes[1:], executors[1:], strict=True)]
+            for thread in beside:
+                thread.start()
+            spin(executors[0], nodes[0].context, lambda: signals.told or ended.is_set())
+            status = int((ended.is_set() and not signals.told)
+                         or any(getattr(node, 'failure', '') for node in nodes))
     finally:
-        if node is not None:
+        ended.set()
+        for thread in beside:
+            thread.join()
+        for node in nodes:
             node.close()
+        for node in nodes:
             if node.context.ok():
                 _deliver(node, LAST_WORDS)
-            if executor is not None:
-                leave(executor, node)
+        for executor, node in zip(executors, nodes, strict=False):
+            leave(executor, node)
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Nothing is left to finish, and taking torch apart would take longer than all before.
     os._exit(status)
+
+
+def _spin_beside(executor: Any, context: Any, ended: threading.Event) -> None:
+    """Execute a node's callbacks; whatever ends that ends the others too."""
+    try:
+        spin(executor, context, ended.is_set)
+    finally:
+        ended.set()
 
 
 def _deliver(node: Any, timeout: float) -> None:

@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import av_td3_ros
-from av_td3_ros.ros.graph import NodeSpec, session_nodes, viewing_nodes
+from av_td3_ros.ros.graph import (
+    ComposedSpec,
+    NodeSpec,
+    ProcessSpec,
+    session_nodes,
+    viewing_nodes,
+)
 
 ENABLE, OVERRIDE = 'ROS_SECURITY_ENABLE', 'ROS_SECURITY_ENCLAVE_OVERRIDE'
 OPERATOR, WORLD = '/operator', '/world'
@@ -41,9 +47,18 @@ def enclave_of(spec: NodeSpec) -> str:
     return f'{spec.namespace.rstrip("/")}/{spec.name}'
 
 
-def enclave_environment(spec: NodeSpec, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that names a node's enclave, where SROS2 is switched on."""
-    return {OVERRIDE: enclave_of(spec)} if environment.get(ENABLE) == 'true' else {}
+def enclave_environment(spec: ProcessSpec, environment: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the variable that names a node's enclave, where SROS2 is switched on.
+
+    Raises ValueError for nodes in one process, which cannot have one each.
+    """
+    if environment.get(ENABLE) != 'true':
+        return {}
+    if isinstance(spec, ComposedSpec):
+        raise ValueError(f'{spec.name}: its nodes have an enclave each, and a process has one: '
+                         f'leave out composed where {ENABLE} is true')
+    return {OVERRIDE: enclave_of(spec)}
 
 
 def permissions(profile: str, vehicles: Iterable[str]) -> dict[str, Permissions]:

@@ -33,8 +33,9 @@ class SessionKey:
 
     def parameters(self, node: str) -> dict[str, str]:
         """Return the parameters that a node of this session needs, by its name."""
+        trusted = {'trust.keys': str(self.directory / TRUSTED_KEYS)}
         return {'learner_node': {'signing.key': str(self.directory / 'learner.key')},
-                'policy_node': {'trust.keys': str(self.directory / TRUSTED_KEYS)}}.get(node, {})
+                'policy_node': trusted, 'vehicle_side': trusted}.get(node, {})
 
     def remove(self) -> None:
         """Destroy the key."""

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import launch.logging
@@ -30,7 +30,15 @@ from launch_ros.ros_adapters import get_ros_node
 
 from av_td3_ros.paths import share_directory
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.graph import VEHICLE_SIDE, NodeSpec, profiles, sensor_topics
+from av_td3_ros.ros.graph import (
+    COMPOSED,
+    VEHICLE_SIDE,
+    ComposedSpec,
+    NodeSpec,
+    composed,
+    profiles,
+    sensor_topics,
+)
 from av_td3_ros.ros.runtime import PARENT, allocator_environment
 from av_td3_ros.ros.security import enclave_environment
 from av_td3_ros.trust.session_key import SessionKey
@@ -125,6 +133,10 @@ def session_arguments(profile: str = 'embedded', respawn: str = 'false'
             description=f'start {", ".join(VEHICLE_SIDE)} again when one of them ends, instead of '
                         'ending the session'),
         DeclareLaunchArgument(
+            'composed', default_value='false', choices=NO_OR_YES,
+            description=f'run {", ".join(VEHICLE_SIDE)} in one process, {COMPOSED}, which takes '
+                        'less of the processor: then none of them outlives another'),
+        DeclareLaunchArgument(
             'record', default_value='false', choices=NO_OR_YES,
             description="also record the vehicle's own topics (camera, odometry, commands) as a "
                         'rosbag, RUN/sensors, by `ros2 bag record`'),
@@ -183,7 +195,7 @@ def reach_other_hosts() -> list[Action]:
     return [] if name in os.environ else [SetEnvironmentVariable(name, value)]
 
 
-def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: Path,
+def node_actions(context: LaunchContext, nodes: Sequence[NodeSpec], parameters: Path,
                  key: SessionKey | None = None) -> list[Node]:
     """
     Return the actions that start `nodes`; when one of them ends, all of them are ended.
@@ -196,13 +208,21 @@ def node_actions(context: LaunchContext, nodes: Iterable[NodeSpec], parameters: 
     parent = {} if 'launch-prefix' in chosen else {PARENT: str(os.getpid())}
     clock = [{'use_sim_time': True}] if chosen.get('use_sim_time') == 'true' else []
     actions = []
-    for spec in nodes:
-        again = chosen.get('respawn') == 'true' and spec.name in VEHICLE_SIDE
+    side = {one.name for one in nodes} >= set(VEHICLE_SIDE)
+    for spec in composed(nodes) if chosen.get('composed') == 'true' and side else nodes:
+        again = chosen.get('respawn') == 'true' and spec.name in (*VEHICLE_SIDE, COMPOSED)
+        log = spec.log_arguments(chosen['log_level'])
+        if isinstance(spec, ComposedSpec):  # launch would give all of them one name
+            its_own = key.parameters(spec.name) if key else None
+            bound = {'arguments': [*spec.arguments(parameters, its_own), *log],
+                     'parameters': clock}
+        else:
+            bound = {'name': spec.name, 'namespace': spec.namespace,
+                     'remappings': list(spec.remaps.items()), 'arguments': ['--ros-args', *log],
+                     'parameters': [str(parameters), *clock,
+                                    *([key.parameters(spec.name)] if key else ())]}
         actions.append(Node(
-            package='av_td3_ros', executable=spec.name, name=spec.name, namespace=spec.namespace,
-            remappings=list(spec.remaps.items()), parameters=[
-                str(parameters), *clock, *([key.parameters(spec.name)] if key else ())],
-            arguments=['--ros-args', '--log-level', f'{spec.logger}:={chosen["log_level"]}'],
+            package='av_td3_ros', executable=spec.name, **bound,
             additional_env={**parent, **enclave_environment(spec, os.environ),
                             **(allocator_environment(os.environ)
                                if spec.name == 'learner_node' else {})},

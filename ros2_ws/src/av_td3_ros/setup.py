@@ -5,7 +5,8 @@ from setuptools import find_packages, setup
 
 NAME = 'av_td3_ros'
 NODES = ('environment_node', 'policy_node', 'control_node', 'recorder_node', 'learner_node',
-         'simulator_node', 'mirror_node', 'stand_in_vehicle_node', 'inspection_node')
+         'simulator_node', 'mirror_node', 'stand_in_vehicle_node', 'inspection_node',
+         'vehicle_side')
 
 
 def tree(folder):
