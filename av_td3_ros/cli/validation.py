@@ -15,7 +15,7 @@ from typing import Any
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, drive_in_process
 from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, read_validations
-from av_td3_ros.td3.checkpoint import LATEST, CheckpointError, mark_best
+from av_td3_ros.td3.checkpoint import LATEST, CheckpointError, load, mark_best
 
 SEEDS = 5_000  # added to the training's seed: routes that are neither trained nor evaluated on
 NEWEST = 3  # checkpoints that the best one is chosen from
@@ -129,13 +129,17 @@ def main() -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     latest = options.run / 'checkpoints' / LATEST
-    done = latest.parent / 'none'
+    done, driven = latest.parent / 'none', ''
     while True:
         last = ended.wait(LOOK)  # before the look: what was there at the end is seen
         newest = latest.resolve()
         if newest != done and newest.is_dir() and _updates(newest) > 0:
             done = newest
             try:
+                digest = load(newest).agent_digest
+                if digest == driven:
+                    continue  # the last one holds more to learn from, but the same policy
+                driven = digest
                 found = validate(options.run, newest, options.episodes)
             except CheckpointError as error:
                 print(error, flush=True)  # newer ones took its place meanwhile

@@ -240,6 +240,11 @@ class Checkpoint:
     _state: dict[str, Any]
     _manifest: dict[str, Any]
 
+    @property
+    def agent_digest(self) -> str:
+        """Return the SHA-256 of weights and optimizers: the same where nothing was learned."""
+        return str(self._manifest[_AGENT]['sha256'])
+
     def actor(self) -> Actor:
         """Return the learned actor, for driving. Raises CheckpointError."""
         tensors = _part(self._tensors(), 'actor')

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from harness import await_that
 
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, draw_learning_curve, read_validations
 from av_td3_ros.cli.validation import Validation, choose, validate
 from av_td3_ros.td3 import TD3, Checkpoints, NetworkSettings, TD3Settings
-from av_td3_ros.td3.checkpoint import BEST, CheckpointError
+from av_td3_ros.td3.checkpoint import BEST, LATEST, CheckpointError, load
 
 SMALL = ('network.features=8', 'network.channels=[4, 4, 4]', 'network.hidden=[16, 16]',
          'world.camera.width=96', 'world.camera.height=72', 'episodes.min_length=30',
@@ -84,6 +85,19 @@ def test_the_process_validates_what_is_trained_and_ends_with_the_last(tmp_path: 
     chosen = choose(run)
     assert chosen is not None and chosen['updates'] == 100
     assert draw_learning_curve(run).is_file()
+
+
+def test_a_policy_that_is_written_twice_is_driven_once(tmp_path: Path) -> None:
+    run = run_with(tmp_path / 'run', 100)
+    with Validation(run, episodes=1) as validation:
+        news: list[dict[str, object]] = []
+        await_that(lambda: news.extend(validation.news()) or news, 'the first one')
+        agent = TD3(TD3Settings(), NETWORK)
+        load(run / 'checkpoints' / '00000100').restore(agent)
+        Checkpoints(run / 'checkpoints', keep=5).save(agent)
+        assert (run / 'checkpoints' / LATEST).resolve().name == '00000100.1'
+        validation.finish(lambda: None)
+    assert [one['checkpoint'] for one in news + validation.news()] == ['00000100']
 
 
 def test_an_error_in_the_session_ends_the_process_at_once(tmp_path: Path) -> None:
