@@ -8,12 +8,17 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Hold what came of a fault: how often, what happened, what was lost, which claims hold."""
+    """
+    Hold what came of a fault: how often, what happened, what was lost, which claims hold.
+
+    `details` are rows of a table of its own, for each topic or file.
+    """
 
     times: int
     happened: str
     lost: str
     claims: Sequence[dict[str, Any]] = ()
+    details: Sequence[dict[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -511,7 +511,8 @@ def inject(times: int, kinds: Sequence[str] = tuple(KINDS)) -> Outcome:
         f'{refused} refused with file and reason, {cases - refused - bad} read all the same',
         f'{bad} crashed, hung, huge or nameless',
         [claim('damaged files: crashed, hung, huge or nameless', bad, 'cases', 0),
-         claim('damaged files: cases', cases, 'cases', times * len(kinds), at_least=True)])
+         claim('damaged files: cases', cases, 'cases', times * len(kinds), at_least=True)],
+        [row(one) for one in tallies])
 
 
 FAULTS = {'damaged files': Fault(CASES, inject)}

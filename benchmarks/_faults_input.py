@@ -894,7 +894,8 @@ def inject(times: int, targets: Sequence[str] = tuple(TARGETS), seed: int = 0) -
          claim('garbage: nodes that died of a message', deaths, 'nodes', 0),
          claim('garbage: nodes that gave no answer to a good message', deaf, 'nodes', 0),
          claim('garbage: growth of a node', round(grown), 'MB', MEMORY),
-         claim('garbage: lines about one thing', round(loudest, 3), 'a second', 1)])
+         claim('garbage: lines about one thing', round(loudest, 3), 'a second', 1)],
+        rows(results))
 
 
 FAULTS = {'garbage in messages': Fault(MESSAGES, inject)}

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_td3_parity import PLAIN, SETTINGS, SMALL, RecordedBatches
 from torch import nn
 
 from av_td3_ros.td3 import PRESETS, TD3, NetworkSettings, StepRecord, TD3Settings
-from benchmarks import _variants, ablation, learner
+from benchmarks import _variants, ablation, faults, learner
 from benchmarks._variants import ORIGINAL, OURS, VARIANTS, EagerTD3, Variant
 
 UPDATES = 6
@@ -191,3 +193,18 @@ def test_every_protection_is_on_where_all_are() -> None:
     assert (plain, plain_network) == ablation.paper()
     assert not plain.scale_policy_loss
     assert not plain_network.layer_norm
+
+
+def test_faults_injected_anew_replace_their_rows_only(tmp_path: Path) -> None:
+    first, second = list(faults.FAULTS)[:2]
+    file = tmp_path / 'faults.json'
+    rows = [{'fault': one, 'times': 1, 'details': []} for one in (first, second)]
+    claims = [{'name': one, 'fault': one, 'holds': True} for one in (first, second)]
+    file.write_text(json.dumps({'table': rows, 'claims': claims}))
+    again = [{'fault': first, 'times': 9, 'details': [{'topic': '/a', 'sent': 2}]}]
+    table, told = faults.merged(file, again, [{'name': 'new', 'fault': first, 'holds': False}])
+    assert [(one['fault'], one['times']) for one in table] == [(first, 9), (second, 1)]
+    assert [one['name'] for one in told] == ['new', second]
+    tables = faults.page(table)
+    assert list(tables) == ['rows', first] and 'details' not in tables['rows']
+    assert '/a' in tables[first]
