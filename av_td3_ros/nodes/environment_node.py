@@ -272,7 +272,7 @@ class EnvironmentNode(Node):
                 self._begin_reset()
             if not self._ready(vehicle):
                 if self._stands_at_start(vehicle):
-                    # A lockstep world must not go on meanwhile: it would begin otherwise each time.
+                    # A lockstep world must not go on meanwhile, or no episode begins like another.
                     self._routeless_start = frame, vehicle, others
                 else:
                     self._hold(vehicle)
