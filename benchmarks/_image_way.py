@@ -115,7 +115,7 @@ def way(lever: str, size: tuple[int, int], frames: int) -> np.ndarray:
         [sys.executable, '-m', 'benchmarks._image_way', 'write', *words, '--size',
          *map(str, size), '--frames', str(frames)],
         env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True)
-    return np.array(ran.stdout.split(), float)
+    return np.array(ran.stdout.splitlines()[-1].split(), float)  # Fast DDS may say a word before
 
 
 if __name__ == '__main__':

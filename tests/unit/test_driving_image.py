@@ -118,3 +118,26 @@ def test_file_that_is_no_picture_is_refused(data: bytes) -> None:
 def test_frame_of_another_encoding_is_refused(image: np.ndarray, encoding: str, text: str) -> None:
     with pytest.raises(ImageError, match=text):
         to_observation_frame(image, encoding)
+
+
+@pytest.mark.parametrize(('height', 'width', 'size'), [
+    (240, 320, 84), (600, 800, 84), (84, 84, 84), (85, 97, 84), (100, 100, 50), (720, 1280, 96)])
+def test_a_frame_is_the_mean_of_what_lies_behind_each_pixel(height: int, width: int, size: int
+                                                            ) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (height, width, 1), np.uint8)
+    # Each source pixel cut into size x size equal parts, of which a frame's pixel has whole ones.
+    sums = np.repeat(np.repeat(grey[..., 0].astype(np.int64), size, 0).reshape(
+        size, height, width).sum(1), size, 1).reshape(size, size, width).sum(2)
+    expected = np.rint(sums / (height * width)).astype(np.uint8)
+    found = to_observation_frame(grey, 'mono8', size)
+    np.testing.assert_array_equal(found, expected)
+    others = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+    assert np.abs(found.astype(int) - others).max() <= 1
+
+
+@pytest.mark.parametrize(('height', 'width'), [(60, 80), (481, 641), (40, 200)])
+def test_a_size_without_a_short_way_is_made_small_by_opencv(height: int, width: int) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (height, width, 1), np.uint8)
+    np.testing.assert_array_equal(
+        to_observation_frame(grey, 'mono8', 84),
+        cv2.resize(grey, (84, 84), interpolation=cv2.INTER_AREA))

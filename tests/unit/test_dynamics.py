@@ -10,7 +10,12 @@ from vehiclemodels.vehicle_dynamics_st import vehicle_dynamics_st
 from vehiclemodels.vehicle_parameters import setup_vehicle_parameters
 
 from av_td3_ros.driving.route.geometry import Pose
-from av_td3_ros.simulator.vehicle.dynamics import EgoVehicle, VehicleCommand, VehicleSettings
+from av_td3_ros.simulator.vehicle.dynamics import (
+    EgoVehicle,
+    SingleTrack,
+    VehicleCommand,
+    VehicleSettings,
+)
 
 START = Pose(0.0, 0.0, 0.0)
 
@@ -246,3 +251,14 @@ def test_info_describes_the_car() -> None:
     assert [wheel.max_steer_angle for wheel in info.wheels] == [0.6, 0.6, 0.0, 0.0]
     assert info.wheels[0].x - info.wheels[2].x == pytest.approx(info.wheelbase)
     assert info.wheels[0].y > 0.0 > info.wheels[1].y
+
+
+@pytest.mark.parametrize('model', [1, 2, 3])
+def test_the_single_track_model_is_that_of_the_package_to_the_last_bit(model: int) -> None:
+    parameters = setup_vehicle_parameters(model)
+    track, random = SingleTrack(parameters), np.random.default_rng(model)
+    for steering, speed, yaw_rate, slip in random.uniform(
+            (-1.0, 0.1, -2.0, -1.0), (1.0, 50.0, 2.0, 1.0), (500, 4)).tolist():
+        theirs = vehicle_dynamics_st([0.0, 0.0, steering, speed, 0.3, yaw_rate, slip],
+                                     [0.0, 0.0], parameters)
+        assert list(track.derivative(steering, speed, yaw_rate, slip)) == theirs[5:]

@@ -93,25 +93,21 @@ class BridgeTopics:
             synchronous_mode_running=is_lockstep and not is_paused))
 
     def tell(self, snapshot: Snapshot, command: CarlaEgoVehicleControl) -> None:
-        """Tell of one tick in the bridge's order: vehicle, events, camera."""
+        """
+        Tell of one tick in the bridge's order: vehicle, events, camera.
+
+        What nobody hears, beside odometry, markers and image, is not even made.
+        """
         here, ego = self._header('map'), snapshot.ego
         self._to_odometry.publish(to_odometry(ego, 'map', self._vehicle))
         # Before the image: whoever has that one can have these.
         self._to_markers.publish(to_markers(here, actors(snapshot, self._world.ego), EGO_ID))
-        self._to_speed.publish(Float32(data=ego.speed))
-        status = CarlaEgoVehicleStatus(
-            header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),
-            orientation=to_quaternion(ego.yaw), control=command)
-        ahead, aside = snapshot.acceleration  # told on the map, as the bridge does
-        status.acceleration.linear.x = ahead * math.cos(ego.yaw) - aside * math.sin(ego.yaw)
-        status.acceleration.linear.y = ahead * math.sin(ego.yaw) + aside * math.cos(ego.yaw)
-        self._to_vehicle_status.publish(status)
-        imu = Imu(header=self._header(f'{self._vehicle}/imu'), orientation=to_quaternion(ego.yaw))
-        measured = self._world.imu()
-        imu.angular_velocity = Vector3(**dict(zip('xyz', measured.angular_velocity, strict=True)))
-        imu.linear_acceleration = Vector3(
-            **dict(zip('xyz', measured.linear_acceleration, strict=True)))
-        self._to_imu.publish(imu)
+        if self._to_speed.get_subscription_count():
+            self._to_speed.publish(Float32(data=ego.speed))
+        if self._to_vehicle_status.get_subscription_count():
+            self._to_vehicle_status.publish(self._vehicle_status(here, snapshot, command))
+        if self._to_imu.get_subscription_count():
+            self._to_imu.publish(self._measured(ego.yaw))
         if snapshot.collision is not None:
             x, y = snapshot.collision.normal_impulse
             self._to_collision.publish(CarlaCollisionEvent(
@@ -125,15 +121,35 @@ class BridgeTopics:
         if snapshot.image is not None:
             self._tell_image(snapshot)
 
+    def _vehicle_status(self, here: Header, snapshot: Snapshot, command: CarlaEgoVehicleControl
+                        ) -> CarlaEgoVehicleStatus:
+        ego = snapshot.ego
+        status = CarlaEgoVehicleStatus(
+            header=here, velocity=math.hypot(ego.speed, ego.lateral_speed),
+            orientation=to_quaternion(ego.yaw), control=command)
+        ahead, aside = snapshot.acceleration  # told on the map, as the bridge does
+        status.acceleration.linear.x = ahead * math.cos(ego.yaw) - aside * math.sin(ego.yaw)
+        status.acceleration.linear.y = ahead * math.sin(ego.yaw) + aside * math.cos(ego.yaw)
+        return status
+
+    def _measured(self, yaw: float) -> Imu:
+        imu = Imu(header=self._header(f'{self._vehicle}/imu'), orientation=to_quaternion(yaw))
+        measured = self._world.imu()
+        imu.angular_velocity = Vector3(**dict(zip('xyz', measured.angular_velocity, strict=True)))
+        imu.linear_acceleration = Vector3(
+            **dict(zip('xyz', measured.linear_acceleration, strict=True)))
+        return imu
+
     def _tell_image(self, snapshot: Snapshot) -> None:
         header = self._header(f'{self._vehicle}/rgb_front')
         height, width = snapshot.image.shape[:2]
-        fx, fy, cx, cy = self._world.camera.intrinsics()
-        self._to_camera_info.publish(CameraInfo(
-            header=header, height=height, width=width, distortion_model='plumb_bob',
-            d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
-            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-            p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]))
+        if self._to_camera_info.get_subscription_count():
+            fx, fy, cx, cy = self._world.camera.intrinsics()
+            self._to_camera_info.publish(CameraInfo(
+                header=header, height=height, width=width, distortion_model='plumb_bob',
+                d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+                r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+                p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]))
         self._to_image.publish(Image(
             header=header, height=height, width=width, encoding='bgra8', is_bigendian=0,
             step=4 * width, data=to_bytes(snapshot.image)))
