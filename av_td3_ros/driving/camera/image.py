@@ -115,7 +115,8 @@ class _Shrinking:
         groups = grey.astype(np.float32).reshape(self._row_groups, -1, self._width)
         lower = np.matmul(self._rows, groups).reshape(-1, len(self._columns))
         sums = (lower @ self._columns).reshape(self._size, self._size)
-        return np.rint(sums / self._whole).astype(np.uint8)
+        small: Frame = np.rint(sums / self._whole).astype(np.uint8)
+        return small
 
 
 @functools.lru_cache(maxsize=16)
@@ -138,7 +139,8 @@ def _weights(length: int, size: int) -> npt.NDArray[np.float32]:
     begin = np.arange(pixels)[:, None] * sources  # in units of 1 / pixels of a source pixel
     first = np.arange(sources)[None] * pixels
     shared = np.minimum(begin + sources, first + pixels) - np.maximum(begin, first)
-    return np.maximum(shared, 0).astype(np.float32)
+    weights: npt.NDArray[np.float32] = np.maximum(shared, 0).astype(np.float32)
+    return weights
 
 
 def to_grey(image: Frame, encoding: str) -> Frame:
