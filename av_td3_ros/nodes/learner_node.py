@@ -19,7 +19,6 @@ from av_td3_ros.ros.conversions import to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
-from av_td3_ros.ros.recording.catch_up import CatchUp
 from av_td3_ros.ros.recording.recorders import Recorders
 from av_td3_ros.ros.recording.run_log import RunLog
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
@@ -57,9 +56,8 @@ class LearnerNode(Node):
         except ValueError:
             self._learner.close()
             raise
-        self._missing: CatchUp[Transition] = CatchUp(self._learner.replay.reached())
-        self._recorders = Recorders(self, self._inputs, self._missing, self._store,
-                                    lambda: self._learner.is_complete)
+        self._recorders = Recorders(self, self._inputs, self._learner.replay.reached(),
+                                    self._store, lambda: self._learner.is_complete)
         self._started = time.monotonic()
         self._rate_from = (self._started, self._learner.agent.updates)
         self._log = RunLog(Path(s.run)) if s.run else None
@@ -75,6 +73,7 @@ class LearnerNode(Node):
         every(self, s.status_period, self._publish_status)
         diagnostics = Diagnostics(self)
         diagnostics.add('learning', self._tell)
+        diagnostics.add('vehicles', self._recorders.tell)
         diagnostics.add('inputs', self._inputs.tell)
         self._publish_weights()
         self._worker = threading.Thread(target=self._work, name='learner')
@@ -110,16 +109,12 @@ class LearnerNode(Node):
     # -- the executor's thread: what arrives
 
     def _on_transition(self, message: Transition) -> None:
-        """Bring transitions into order, ask for missing ones, store them."""
         try:
-            self._recorders.know(message.vehicle)
+            self._recorders.hear(message)
         except NameValidationException:
             self._refuse(ValueError(f'vehicle {message.vehicle!r} is no ROS name: set that of '
                                     'its environment_node'))
             return
-        for one in self._missing.add(message.vehicle, message.session, message.sequence, message):
-            self._store(one)
-        self._recorders.ask(message.vehicle)
         self._hold_world()
 
     def _store(self, message: Transition) -> None:
@@ -134,6 +129,10 @@ class LearnerNode(Node):
 
     def _refuse(self, error: ValueError) -> None:
         self._inputs.refuse('transition', error)
+
+    @property
+    def _refused(self) -> int:
+        return self._inputs.refused('transition') + self._recorders.rivals.refused
 
     def _on_episode(self, message: EpisodeSummary) -> None:
         if not math.isfinite(message.episode_return):
@@ -243,14 +242,14 @@ class LearnerNode(Node):
     def _make_status(self) -> LearnerStatus:
         learner, now = self._learner, time.monotonic()
         updates, transitions = learner.agent.updates, learner.limiter.transitions
-        counts, missing = learner.replay.counts, self._missing
+        counts, missing = learner.replay.counts, self._recorders.missing
         since, before = self._rate_from
         self._rate_from = now, updates
         return LearnerStatus(
             stamp=self.get_clock().now().to_msg(), updates=updates, transitions=transitions,
             transitions_wanted=learner.total,
             transitions_lost=missing.lost,
-            transitions_refused=self._inputs.refused('transition'),
+            transitions_refused=self._refused,
             transitions_duplicate=counts.duplicate + missing.duplicates,
             episodes_unfinished=counts.unfinished, vehicle_restarts=counts.restarts,
             updates_skipped=learner.agent.skipped, episodes=learner.episodes,
@@ -265,7 +264,7 @@ class LearnerNode(Node):
         learner = self._learner
         values: dict[str, object] = {
             'updates': learner.agent.updates, 'replay': len(learner.replay),
-            'transitions refused': self._inputs.refused('transition'),
+            'transitions refused': self._refused,
             'updates skipped': learner.agent.skipped,
             'world waits': bool(self._world_waiting), 'policy version': learner.policy_version,
             'weights [kB]': self._weights.size / 1e3,

@@ -63,8 +63,11 @@ class CatchUp(Generic[T]):
     """
 
     def __init__(self, reached: Mapping[tuple[str, str], int],
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+                 clock: Callable[[], float] = time.monotonic,
+                 is_kept_out: Callable[[str, str], bool] = lambda vehicle, session: False) -> None:
+        """Ask nothing of the sessions of which `is_kept_out(vehicle, session)` is true."""
+        self._clock, self._is_kept_out = clock, is_kept_out
+        self._asked_for: dict[tuple[str, str], int] = {}
         self._sequencers: dict[tuple[str, str], Sequencer[T]] = {
             key: Sequencer(reached=number) for key, number in reached.items()}
         self._vehicles: dict[str, _Vehicle] = {}
@@ -106,10 +109,22 @@ class CatchUp(Generic[T]):
             known.surveyed_at = now
             question = Question()
         known.asked, known.asked_at = question, now
+        if question is not None and question.session:
+            key = vehicle, question.session
+            self._asked_for[key] = max(self._asked_for.get(key, 0), question.last)
         return question
 
-    def answered(self, vehicle: str, question: Question, answer: Answer) -> list[T]:
-        """Take an answer; return those whose turn has come as something was given up."""
+    def was_asked_for(self, vehicle: str, session: str, number: int) -> bool:
+        """Return whether a transition may have come because it was asked for."""
+        return number <= self._asked_for.get((vehicle, session), 0)
+
+    def answered(self, vehicle: str, question: Question, answer: Answer,
+                 is_contested: bool = False) -> list[T]:
+        """
+        Take an answer; return those whose turn has come as something was given up.
+
+        Where the vehicle's name `is_contested`, one who does not know the session may be another.
+        """
         now, known = self._clock(), self._know(vehicle)
         known.heard_at = now
         if known.asked == question:
@@ -117,7 +132,9 @@ class CatchUp(Generic[T]):
         ready: list[T] = []
         if question.session:
             sequencer = self._of(vehicle, question.session)
-            gone = question.last if not answer.accepted else answer.first - 1
+            is_other = is_contested and question.session not in answer.sessions
+            gone = (answer.first - 1 if answer.accepted else
+                    sequencer.reached if is_other else question.last)
             if gone > sequencer.reached:
                 ready = sequencer.give_up(gone)
             if answer.accepted:
@@ -142,7 +159,7 @@ class CatchUp(Generic[T]):
     def _gaps(self, vehicle: str) -> Iterator[Question]:
         for (name, session), sequencer in self._sequencers.items():
             missing = sequencer.missing
-            if name == vehicle and missing is not None:
+            if name == vehicle and missing is not None and not self._is_kept_out(name, session):
                 yield Question(session, *missing)
 
     def lacks(self, vehicle: str) -> bool:

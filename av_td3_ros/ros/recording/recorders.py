@@ -1,14 +1,17 @@
-"""The services of all recorders, asked for what a learner lacks."""
+"""What comes from all recorders, in order and from one of each name; asked for what is lacking."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from av_td3_msgs.msg import Transition
 from av_td3_msgs.srv import ResendTransitions
 
+from av_td3_ros.ros.diagnostics import ERROR, OK, Reading
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.recording.catch_up import Answer, CatchUp, Question
+from av_td3_ros.ros.recording.rivals import OVER, Rivals
+from av_td3_ros.ros.recording.sequencer import HIGHEST
 from av_td3_ros.ros.runtime import Throttle, every
 
 SERVICE = '~/resend_transitions'
@@ -18,23 +21,46 @@ LOOK = 0.5  # s of wall time between two looks for recorders and for what is mis
 
 class Recorders:
     """
-    Find every recorder in the graph and ask it for what `missing` lacks.
+    Bring what recorders send into order; find all of them in the graph, and ask for what lacks.
 
     So a session that began and ended while nobody listened is found as well. `take` gets the
-    transitions whose turn has come as others were given up; nothing is asked while `is_enough`.
+    transitions whose turn has come; nothing is asked while `is_enough`. `reached` is as of
+    CatchUp. Of two vehicles of one name the first one counts: see `rivals`.
     """
 
-    def __init__(self, node: Any, inputs: Inputs, missing: CatchUp[Transition],
+    def __init__(self, node: Any, inputs: Inputs, reached: Mapping[tuple[str, str], int],
                  take: Callable[[Transition], None], is_enough: Callable[[], bool]) -> None:
-        self._node, self._missing, self._take, self._is_enough = node, missing, take, is_enough
+        self._node, self._take, self._is_enough = node, take, is_enough
         self._inputs = inputs
+        self.rivals: Rivals[Transition] = Rivals()
+        self.missing: CatchUp[Transition] = CatchUp(reached,
+                                                    is_kept_out=self.rivals.is_kept_out)
         self._clients: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
         self._silence = Throttle(30.0)
         self._prefix = node.resolve_service_name(SERVICE) + '/'
+        self._late = inputs.guarded(SERVICE, self._order)
         every(node, LOOK, self.look)
 
-    def know(self, vehicle: str) -> None:
+    def hear(self, message: Transition) -> None:
+        """Take what came; raises NameValidationException when its vehicle has no ROS name."""
+        vehicle, session, number = message.vehicle, message.session, message.sequence
+        if number > HIGHEST:
+            raise ValueError(f'sequence number {number}: a recorder counts from 1')
+        self._know(vehicle)
+        is_new = not self.missing.was_asked_for(vehicle, session, number)
+        for one in self.rivals.hear(vehicle, session, number, message, is_new):
+            self._order(one)
+        for conflict in self.rivals.news:
+            self._node.get_logger().error(str(conflict))
+        self.rivals.news.clear()
+        self.ask(vehicle)
+
+    def _order(self, message: Transition) -> None:
+        for one in self.missing.add(message.vehicle, message.session, message.sequence, message):
+            self._take(one)
+
+    def _know(self, vehicle: str) -> None:
         """Look for a vehicle's recorder; raises NameValidationException when that is no name."""
         if vehicle not in self._clients:
             if len(self._clients) >= MOST_VEHICLES:  # each costs a service client for ever
@@ -50,13 +76,15 @@ class Recorders:
         for name, _ in self._node.get_service_names_and_types():
             vehicle = name.removeprefix(self._prefix)
             if vehicle != name and '/' not in vehicle and len(self._clients) < MOST_VEHICLES:
-                self.know(vehicle)
+                self._know(vehicle)
+        for one in self.rivals.release():
+            self._late(one)
         for vehicle in self._clients:
             self.ask(vehicle)
-        silent = self._missing.silent()
+        silent = self.missing.silent()
         if silent and self._silence.ready():
             self._node.get_logger().warning(
-                f'{self._missing.waiting} transitions wait for others before them: no answer of '
+                f'{self.missing.waiting} transitions wait for others before them: no answer of '
                 f'the recorder of {", ".join(silent)}; start it with the same bag again')
 
     def ask(self, vehicle: str) -> None:
@@ -64,7 +92,7 @@ class Recorders:
         client = self._clients[vehicle]
         if not self._node.context.ok() or self._is_enough() or not client.service_is_ready():
             return
-        question = self._missing.ask(vehicle)
+        question = self.missing.ask(vehicle)
         if question is None:
             return
         before = self._futures.get(vehicle)
@@ -79,14 +107,15 @@ class Recorders:
         """Go on without what the recorder does not have any more."""
         if future.cancelled() or future.exception() is not None:
             return
-        said, lost = future.result(), self._missing.lost
-        ready = self._missing.answered(vehicle, question, Answer(
+        said, lost = future.result(), self.missing.lost
+        ready = self.missing.answered(vehicle, question, Answer(
             said.accepted, said.first_sequence, said.last_sequence,
             {name: (first, last) for name, first, last in zip(
-                said.sessions, said.first_sequences, said.last_sequences, strict=True)}))
-        if self._missing.lost > lost:
+                said.sessions, said.first_sequences, said.last_sequences, strict=True)}),
+            self.rivals.is_contested(vehicle))
+        if self.missing.lost > lost:
             self._node.get_logger().warning(
-                f'{self._missing.lost - lost} of the transitions {question.first} to '
+                f'{self.missing.lost - lost} of the transitions {question.first} to '
                 f'{question.last} of {vehicle} are lost: {said.message or "not recorded"}')
         elif question.session:
             self._node.get_logger().info(
@@ -95,3 +124,14 @@ class Recorders:
         for one in ready:
             self._take(one)
         self.ask(vehicle)
+
+    def tell(self) -> Reading:
+        """Say which vehicles are heard and whether two have the same name, for /diagnostics."""
+        heard = self.rivals.vehicles
+        values: dict[str, object] = {
+            f'{vehicle} heard before [s]': round(ago, 1) for vehicle, ago in heard.items()}
+        conflicts = self.rivals.conflicts()
+        if conflicts:
+            return Reading(ERROR, '; '.join(str(one) for one in conflicts), values)
+        driving = sum(ago < OVER for ago in heard.values())
+        return Reading(OK, f'{driving} of {len(heard)} vehicles drive', values)
