@@ -46,7 +46,8 @@ def follow(ranks: Ranks) -> None:
         match order['order']:
             case 'take' | 'update' as wanted:
                 store(unpack_steps(data), replays)
-                weights = shares([held[0] for held in exchange(ranks, learner.own)])
+                weights = shares([held.weight for held in
+                                  exchange(ranks, learner.own, order['vehicles'])])
                 if wanted == 'update':
                     learner.train(weights[ranks.rank])
             case 'agent':

@@ -21,6 +21,8 @@ from av_td3_ros.td3.priority import PRIORITIES
 from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, enlist, own_device
 from av_td3_ros.td3.replay import (
     SEGMENT,
+    TRANSITIONS,
+    VEHICLES,
     DuplicateError,
     ReplayBuffer,
     ReplayCounts,
@@ -69,6 +71,9 @@ class LearnerSettings:
                                      minimum=0)
     offline: bool = setting(False, 'learn from the bags only and finish')
     capacity: int = setting(100_000, 'steps that the replay keeps, 7.3 kB each', minimum=2)
+    sampling: str = setting(TRANSITIONS, 'what is drawn alike for a batch: all transitions, or '
+                            'all vehicles, so that each has the same share however much it drove',
+                            choices=(TRANSITIONS, VEHICLES))
     replay_folder: str = setting('', 'folder whose disk holds the frames of the replay instead of '
                                  'the memory, for a replay larger than that; empty: memory')
     replay_on_device: bool = setting(True, 'keep the frames in the memory of a GPU that has twice '
@@ -127,9 +132,9 @@ class Learner:
         capacity = max(2, -(-s.capacity // ranks.count))
         frames_device = _frames_device(s, device, capacity)
         self.own = ReplayBuffer(capacity, *shape, s.seed + 2 * ranks.rank, s.replay_folder or None,
-                                frames_device)
-        self._led = (ShardedReplay(self.own, ranks) if ranks.count > 1 and ranks.rank == 0
-                     else None)
+                                frames_device, s.sampling)
+        leads = ranks.count > 1 and ranks.rank == 0
+        self._led = ShardedReplay(self.own, ranks, s.sampling) if leads else None
         self.replay = self.own if self._led is None else self._led
         self.demonstrations = ReplayBuffer(s.human.capacity, *shape, s.seed + 1,
                                            device=frames_device)

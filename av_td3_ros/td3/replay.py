@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_td3_ros.td3.networks import ACTION_SIZE
+from av_td3_ros.td3.vehicle_steps import VehicleSteps
 
 NONE = -1
 """Stands for a step that is not there, in columns that name steps by number."""
@@ -24,6 +25,9 @@ NONE = -1
 SEGMENT = 1024
 """Steps in one exported segment."""
 
+
+TRANSITIONS, VEHICLES = 'transitions', 'vehicles'
+"""What a replay draws alike: all transitions, or all vehicles, however much each one drove."""
 
 SPARE = 1_000_000_000
 """Bytes of a disk that the frames leave to others."""
@@ -124,11 +128,13 @@ class ReplayBuffer:
     A transition can be sampled when its next step and all frames of its stack are there: a stack
     is padded with the episode's first frame, as the vehicle's was, but never across a lost step.
     The frames lie in RAM, in a nameless mapped file in the folder `path`, which is gone with the
-    process, or on `device`; a batch's frames are where they lie. Safe to use from two threads.
+    process, or on `device`; a batch's frames are where they lie. `alike` says what is drawn
+    alike: TRANSITIONS or VEHICLES. Safe to use from two threads.
     """
 
     def __init__(self, capacity: int, frames: int = 4, frame_size: int = 84, state_size: int = 53,
-                 seed: int = 0, path: str | Path | None = None, device: str = 'cpu') -> None:
+                 seed: int = 0, path: str | Path | None = None, device: str = 'cpu',
+                 alike: str = TRANSITIONS) -> None:
         if capacity < 2:
             raise ReplayError(f'replay: capacity = {capacity} holds no transition; give 2 or more')
         self.capacity, self.frames, self.frame_size = capacity, frames, frame_size
@@ -143,6 +149,7 @@ class ReplayBuffer:
             'is_terminal': np.zeros(capacity, np.bool_),
             'is_context': np.zeros(capacity, np.bool_),
             'policy_version': np.zeros(capacity, np.int64),
+            'vehicle': np.zeros(capacity, np.int32),
             'stack': np.full((capacity, max(frames, 1)), NONE, np.int64),
             'previous': np.full(capacity, NONE, np.int64)}
         # ... and what follows from later steps: the next step of the same episode, and how many
@@ -150,6 +157,8 @@ class ReplayBuffer:
         self._next = np.full(capacity, NONE, np.int64)
         self._needed_by = np.zeros(capacity, np.int32)
         self._streams: dict[tuple[str, str], Stream] = {}
+        self._vehicles: dict[str, int] = {}
+        self._of_vehicles = VehicleSteps() if alike == VEHICLES else None
         self._first = self._total = self._available = 0
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._lock = threading.Lock()
@@ -213,10 +222,16 @@ class ReplayBuffer:
             note_irregular(self.counts, self._streams, linked, record)
             serial = self._total
             slot = serial % self.capacity
+            column = self._columns
             if serial - self._first == self.capacity:
                 self._available -= int(self._needed_by[slot])
                 self._first += 1
-            column = self._columns
+                if self._of_vehicles is not None:
+                    self._of_vehicles.drop(int(column['vehicle'][slot]),
+                                           int(self._needed_by[slot]))
+            vehicle = self._vehicles.setdefault(record.vehicle, len(self._vehicles))
+            if self._of_vehicles is not None:
+                self._of_vehicles.add(vehicle, serial)
             if self.frames:
                 self._frames[slot] = torch.from_numpy(np.array(record.frame)).view(-1)
             column['state'][slot], column['action'][slot] = state, action
@@ -224,6 +239,7 @@ class ReplayBuffer:
             column['is_last'][slot] = record.is_last
             column['is_terminal'][slot] = record.is_terminal
             column['is_context'][slot] = record.is_context
+            column['vehicle'][slot] = vehicle
             self._next[slot], self._needed_by[slot] = NONE, 0
             self._total += 1
             previous = NONE
@@ -238,7 +254,7 @@ class ReplayBuffer:
     def sample(self, batch_size: int, gamma: float, n_step: int = 1, part: tuple[int, int] = (0, 1)
                ) -> Batch:
         """
-        Draw transitions uniformly, with replacement.
+        Draw transitions, with replacement: all of them alike, or all vehicles.
 
         Up to `n_step` rewards are summed: fewer where the episode, or what is known of it, ends
         before; then the value of the last known state is bootstrapped unless it is terminal.
@@ -341,6 +357,8 @@ class ReplayBuffer:
         if oldest_frame >= self._first and not self._columns['is_context'][slot]:
             self._needed_by[oldest_frame % self.capacity] += 1
             self._available += 1
+            if self._of_vehicles is not None:
+                self._of_vehicles.available[int(self._columns['vehicle'][slot])] += 1
 
     def _whole(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which steps are transitions to draw: all frames and the next step are there."""
@@ -353,6 +371,10 @@ class ReplayBuffer:
         if not self._available:
             raise ReplayError('replay: no transition to sample yet; add two consecutive steps of '
                               'an episode first')
+        if self._of_vehicles is not None:
+            return self._of_vehicles.draw(
+                self._random, count, lambda serials: self._whole(serials % self.capacity)
+                ) % self.capacity
         if self._available * 4 < self.steps:  # so few that drawing and rejecting would take long
             stored = np.arange(self._first, self._total) % self.capacity
             return self._random.choice(stored[self._whole(stored)], count)
@@ -373,6 +395,20 @@ class ReplayBuffer:
         stacks = torch.stack(planes, -1).view(len(slots), size, size, self.frames)
         return stacks.permute(0, 3, 1, 2)
 
+    def transitions_of(self, vehicles: Sequence[str]) -> list[int]:
+        """Return how many transitions of each of these vehicles can be drawn, where all alike."""
+        with self._lock:
+            known = {} if self._of_vehicles is None else self._of_vehicles.available
+            return [known.get(self._vehicles.get(vehicle, NONE), 0) for vehicle in vehicles]
+
+    def know_whole(self, transitions: Mapping[str, int]) -> None:
+        """Take how many transitions of each vehicle all ranks together hold."""
+        with self._lock:
+            if self._of_vehicles is not None:
+                self._of_vehicles.whole = {
+                    self._vehicles[vehicle]: count for vehicle, count in transitions.items()
+                    if vehicle in self._vehicles}
+
     def reached(self) -> dict[tuple[str, str], int]:
         """Return the number of the newest step of each vehicle and session."""
         with self._lock:
@@ -385,6 +421,7 @@ class ReplayBuffer:
                     'state_size': self.state_size, 'first': self._first, 'total': self._total,
                     'counts': dataclasses.asdict(self.counts),
                     'random': self._random.bit_generator.state,
+                    'vehicles': list(self._vehicles),
                     'streams': [[*key, *dataclasses.astuple(stream)]
                                 for key, stream in self._streams.items()]}
 
@@ -428,7 +465,9 @@ class ReplayBuffer:
                     self._frames[torch.from_numpy(slots)] = torch.from_numpy(
                         segment['frame'][kept]).to(self._frames.device)
                 for name, column in self._columns.items():
-                    column[slots] = segment[name][kept]
+                    # Whose a step is was not written once: those before are of one vehicle.
+                    column[slots] = (segment[name][kept] if name in segment or name != 'vehicle'
+                                     else 0)
                 previous = self._columns['previous'][slots]
                 known = previous >= self._first
                 self._next[previous[known] % self.capacity] = serials[known]
@@ -440,6 +479,11 @@ class ReplayBuffer:
             whole = self._whole(slots)
             np.add.at(self._needed_by, oldest[whole] % self.capacity, 1)
             self._available = int(whole.sum())
+            if self._of_vehicles is not None:
+                self._of_vehicles.restore(self._columns['vehicle'][slots],
+                                          np.arange(self._first, self._total), whole)
+            self._vehicles = {vehicle: index for index, vehicle in
+                              enumerate(values.get('vehicles', ['']))}
             self._streams = {(vehicle, session): Stream(*rest)
                              for vehicle, session, *rest in values['streams']}
             self.counts = ReplayCounts(**values['counts'])

@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -21,6 +21,8 @@ from av_td3_ros.td3.agent import TD3
 from av_td3_ros.td3.checkpoint import agent_to_bytes
 from av_td3_ros.td3.ranks import Ranks, RanksError
 from av_td3_ros.td3.replay import (
+    TRANSITIONS,
+    VEHICLES,
     DuplicateError,
     ReplayBuffer,
     ReplayCounts,
@@ -30,6 +32,7 @@ from av_td3_ros.td3.replay import (
     continues,
     note_irregular,
 )
+from av_td3_ros.td3.vehicle_steps import weights
 
 REPLAY, DEMONSTRATIONS = 'replay', 'demonstrations'
 HEARTBEAT = 1.0  # s of wall time after which the others hear from rank 0, whatever there is to say
@@ -95,11 +98,12 @@ def _plain(value: Any) -> Any:
     return value.item()  # a number of numpy's
 
 
-def shares(sizes: Sequence[int]) -> list[float]:
+def shares(sizes: Sequence[float]) -> list[float]:
     """
     Return the weights of the ranks' batches, so that every transition counts the same.
 
-    Each is drawn from a shard of its own: the larger, the more each transition stands for.
+    Each is drawn from a shard of its own: the larger, the more each transition stands for. Where
+    vehicles are drawn alike, its size is what it holds of each vehicle, added up.
     """
     whole = sum(sizes)
     return [size / whole if whole else 1.0 / len(sizes) for size in sizes]
@@ -154,30 +158,30 @@ class ShardedReplay:
     those of all; `others` are the other ranks' shards, to be exported and restored.
     """
 
-    def __init__(self, own: ReplayBuffer, ranks: Ranks) -> None:
-        self.own, self.ranks = own, ranks
+    def __init__(self, own: ReplayBuffer, ranks: Ranks, alike: str = TRANSITIONS) -> None:
+        self.own, self.ranks, self._alike = own, ranks, alike
         self.counts = ReplayCounts()
         self.others = [RemoteReplay(ranks, rank) for rank in range(1, ranks.count)]
         self._streams: dict[tuple[str, str], Stream] = {}
         self._waiting: dict[int, list[tuple[str, StepRecord]]] = {
             rank: [] for rank in range(1, ranks.count)}
-        self._held = [measure(own)] * ranks.count
+        self._held = [Held(*measure(own))] * ranks.count
         self._heard = time.monotonic()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return how many transitions could be sampled at the latest round, and here now."""
-        return len(self.own) + sum(held[0] for held in self._held[1:])
+        return len(self.own) + sum(held.transitions for held in self._held[1:])
 
     @property
     def steps(self) -> int:
         """Return how many steps are stored, in all shards."""
-        return self.own.steps + sum(held[1] for held in self._held[1:])
+        return self.own.steps + sum(held.steps for held in self._held[1:])
 
     @property
     def total(self) -> int:
         """Return how many steps were ever added, to all shards."""
-        return self.own.total + sum(held[2] for held in self._held[1:])
+        return self.own.total + sum(held.total for held in self._held[1:])
 
     @property
     def capacity(self) -> int:
@@ -231,11 +235,13 @@ class ShardedReplay:
         """
         with self._lock:
             waiting, self._waiting = self._waiting, {rank: [] for rank in self._waiting}
+            vehicles = (sorted({vehicle for vehicle, _ in self._streams})
+                        if self._alike == VEHICLES else [])
         for rank, steps in waiting.items():
-            self.ranks.send(rank, to_message(order, pack_steps(steps)))
-        self._held = exchange(self.ranks, self.own)
+            self.ranks.send(rank, to_message(order, pack_steps(steps), vehicles=vehicles))
+        self._held = exchange(self.ranks, self.own, vehicles)
         self._heard = time.monotonic()
-        return shares([held[0] for held in self._held])[0]
+        return shares([held.weight for held in self._held])[0]
 
     def keep_in_touch(self) -> None:
         """Send what waits; say something at least once in a while, so that silence means death."""
@@ -297,10 +303,28 @@ def measure(replay: ReplayBuffer) -> tuple[int, int, int]:
     return len(replay), replay.steps, replay.total
 
 
-def exchange(ranks: Ranks, own: ReplayBuffer) -> list[tuple[int, int, int]]:
-    """Return what `measure` says of every rank's shard, in the order of the ranks."""
-    return [(int(a), int(b), int(c)) for a, b, c in
-            ranks.gather(torch.tensor(measure(own))).tolist()]
+class Held(NamedTuple):
+    """What a rank holds: `measure` of its shard, and the weight of a batch that it draws."""
+
+    transitions: int
+    steps: int
+    total: int
+    weight: float = 0.0
+
+
+def exchange(ranks: Ranks, own: ReplayBuffer, vehicles: Sequence[str] = ()) -> list[Held]:
+    """
+    Return what every rank's shard holds, in the order of the ranks.
+
+    `vehicles` are those that are drawn alike, on all ranks in the same order; without any all
+    transitions are.
+    """
+    each = ranks.gather(torch.tensor([*measure(own), *own.transitions_of(vehicles)])).tolist()
+    held = [row[3:] for row in each]
+    own.know_whole({vehicle: sum(column) for vehicle, column in
+                    zip(vehicles, zip(*held, strict=True), strict=True)})
+    found = weights(held) if vehicles else [row[0] for row in each]
+    return [Held(row[0], row[1], row[2], weight) for row, weight in zip(each, found, strict=True)]
 
 
 def check_alike(ranks: Ranks, agent: TD3) -> None:

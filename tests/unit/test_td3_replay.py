@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from av_td3_ros.td3 import ReplayBuffer, ReplayError, StepRecord
-from av_td3_ros.td3.replay import DuplicateError, ReplayCounts
+from av_td3_ros.td3.replay import TRANSITIONS, VEHICLES, DuplicateError, ReplayCounts
 
 STACK, SIZE, STATE, GAMMA = 3, 4, 2, 0.9
 
@@ -233,12 +233,15 @@ def histories(draw: st.DrawFn) -> tuple[int, list[StepRecord]]:
     return capacity, made
 
 
+ALIKE = st.sampled_from((TRANSITIONS, VEHICLES))
+
+
 @settings(max_examples=150, deadline=None)
-@given(histories(), st.integers(1, 4))
+@given(histories(), st.integers(1, 4), ALIKE)
 def test_sampling_equals_a_naive_buffer_that_stores_whole_stacks(
-        history: tuple[int, list[StepRecord]], n_step: int) -> None:
+        history: tuple[int, list[StepRecord]], n_step: int, alike: str) -> None:
     capacity, steps = history
-    replay, naive, expected = buffer(capacity), NaiveReplay(capacity), {}
+    replay, naive, expected = buffer(capacity, alike=alike), NaiveReplay(capacity), {}
     for step in steps:
         replay.add(step)
         naive.steps.append(step)
@@ -249,15 +252,16 @@ def test_sampling_equals_a_naive_buffer_that_stores_whole_stacks(
 
 
 @settings(max_examples=50, deadline=None)
-@given(histories(), st.integers(4, 24))
+@given(histories(), st.integers(4, 24), ALIKE)
 def test_an_exported_buffer_goes_on_as_the_same_buffer(
-        history: tuple[int, list[StepRecord]], other_capacity: int) -> None:
+        history: tuple[int, list[StepRecord]], other_capacity: int, alike: str) -> None:
     capacity, steps = history
-    replay, half = buffer(capacity), len(steps) // 2
+    replay, half = buffer(capacity, alike=alike), len(steps) // 2
     for step in steps[:half]:
         replay.add(step)
     exported = replay.state_dict()
-    copy, smaller = buffer(capacity, seed=9), buffer(min(capacity, other_capacity))
+    copy = buffer(capacity, seed=9, alike=alike)
+    smaller = buffer(min(capacity, other_capacity), alike=alike)
     naive = NaiveReplay(min(capacity, other_capacity))
     naive.steps = steps
     for other in (copy, smaller):
@@ -337,6 +341,60 @@ def test_all_transitions_are_drawn_equally_often_and_by_the_seed() -> None:
     # Binomial with mean 1000 and standard deviation 31.
     assert np.abs(counts - 1000).max() < 5 * 31
     assert (second.sample(20_000, GAMMA, 1).state[:, 0].numpy() == drawn).all()
+
+
+def shares_of(replay: ReplayBuffer, names: str, draws: int = 20_000) -> dict[str, float]:
+    """Return the share of each vehicle in a batch; frames hold 50 times the vehicle's number."""
+    drawn = replay.sample(draws, GAMMA, 1).frames[:, -1, 0, 0].numpy()
+    return {name: float((drawn == 50 * number).mean()) for number, name in enumerate(names)}
+
+
+def fill(replay: ReplayBuffer, name: str, number: int, first: int, last: int) -> None:
+    """Add steps of a vehicle to a replay, all of one episode."""
+    for step in range(first, last):
+        replay.add(record(50 * number, step, vehicle=name))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(16, 200))
+def test_each_vehicle_has_the_same_share_whatever_it_drove(lengths: list[int], capacity: int
+                                                           ) -> None:
+    replay, names = buffer(capacity, alike=VEHICLES), 'abcd'[:len(lengths)]
+    for step in range(max(lengths)):  # together: at the end the longest one drives alone
+        for number, name in enumerate(names):
+            if step < lengths[number]:
+                fill(replay, name, number, step, step + 1)
+    there = [name for name, count in zip(names, replay.transitions_of(names), strict=True)
+             if count]
+    assert sum(replay.transitions_of(names)) == len(replay)
+    if there:
+        for name, share in shares_of(replay, names).items():
+            wanted = 1 / len(there) if name in there else 0.0
+            assert share == pytest.approx(wanted, abs=5 * 0.0036), name
+
+
+def test_a_vehicle_that_joins_has_its_share_at_once_and_one_that_left_keeps_it() -> None:
+    replay = buffer(100, alike=VEHICLES)
+    fill(replay, 'a', 0, 0, 90)
+    fill(replay, 'b', 1, 0, 3)
+    assert shares_of(replay, 'ab') == pytest.approx({'a': 0.5, 'b': 0.5}, abs=0.02)
+    uniform = buffer(100)
+    fill(uniform, 'a', 0, 0, 90)
+    fill(uniform, 'b', 1, 0, 3)
+    assert shares_of(uniform, 'ab')['b'] < 0.05
+    fill(replay, 'c', 2, 0, 97)  # nothing is left of a, all of b
+    assert shares_of(replay, 'abc') == pytest.approx({'a': 0.0, 'b': 0.5, 'c': 0.5}, abs=0.02)
+
+
+def test_a_replay_from_before_it_was_known_whose_steps_are_goes_on() -> None:
+    replay = buffer(64, alike=VEHICLES)
+    fill(replay, 'a', 0, 0, 10)
+    state, segment = replay.state_dict(), replay.segment(0, replay.total)
+    del state['vehicles'], segment['vehicle']
+    other = buffer(64, alike=VEHICLES)
+    other.load_state_dict(state, [segment])
+    fill(other, 'b', 1, 0, 4)
+    assert shares_of(other, 'ab') == pytest.approx({'a': 0.5, 'b': 0.5}, abs=0.02)
 
 
 def test_a_transition_takes_at_most_8_kilobytes() -> None:

@@ -17,8 +17,9 @@ from test_td3_learner import SETTINGS, step
 from av_td3_ros.td3 import CheckpointError, StepRecord, learner, load_checkpoint
 from av_td3_ros.td3.learner import Learner
 from av_td3_ros.td3.ranks import RanksError, enlist
-from av_td3_ros.td3.replay import DuplicateError, ReplayError
-from av_td3_ros.td3.shards import pack_steps, rank_of, shares, unpack_steps
+from av_td3_ros.td3.replay import VEHICLES, DuplicateError, ReplayBuffer, ReplayError
+from av_td3_ros.td3.shards import ShardedReplay, pack_steps, rank_of, shares, unpack_steps
+from av_td3_ros.td3.vehicle_steps import weights as weights_of
 
 STEPS = 60  # of six episodes
 UPDATES = 4
@@ -84,6 +85,43 @@ def test_the_larger_shard_counts_as_much_more() -> None:
     assert shares([30, 10]) == [0.75, 0.25]
     assert shares([0, 10]) == [0.0, 1.0]
     assert shares([0, 0]) == [0.5, 0.5]  # demonstrations, which all have
+
+
+def test_of_vehicles_that_are_drawn_alike_each_counts_the_same_over_all_ranks() -> None:
+    # The first vehicle has 30 and 10 transitions with the two ranks, the second one 0 and 2.
+    assert weights_of([[30, 0], [10, 2]]) == [0.75, 1.25]
+    assert weights_of([[0, 0], [0, 0]]) == [0, 0]
+    buffers = []
+    for lengths in ((31, 0), (11, 3)):
+        one = ReplayBuffer(64, 0, 36, 2, alike=VEHICLES)
+        for name, length in zip('ab', lengths, strict=True):
+            for number in range(length):
+                one.add(dataclasses.replace(step(0), vehicle=name, step=number, is_last=False,
+                                            is_terminal=False, is_first=number == 0,
+                                            state=np.array((ord(name), number), np.float32)))
+        one.know_whole({'a': 40, 'b': 2})
+        buffers.append(one)
+    share = dict.fromkeys('ab', 0.0)
+    for one, weight in zip(buffers, shares([0.75, 1.25]), strict=True):
+        drawn = one.sample(20_000, 0.9, 1).state[:, 0].numpy()
+        for name in share:
+            share[name] += weight * float((drawn == ord(name)).mean())
+    assert share == pytest.approx({'a': 0.5, 'b': 0.5}, abs=0.02)
+
+
+def test_two_ranks_draw_vehicles_alike(lead: Lead) -> None:
+    one = lead(sampling=VEHICLES)
+    for name, episodes in (('long', 8), ('short', 1)):  # the short one lies with one rank alone
+        for number in range(10 * episodes):
+            one.take(dataclasses.replace(step(number), vehicle=name))
+    one.begin_driving()
+    learn(one)
+    held = one.own.transitions_of(['long', 'short'])
+    assert held[0] == 36 and sum(held) in (36, 45)
+    whole = [72, 9]
+    weight = sum(here / there for here, there in zip(held, whole, strict=True)) / 2
+    assert isinstance(one.replay, ShardedReplay)
+    assert one.replay.round() == pytest.approx(weight)
 
 
 def test_two_ranks_share_out_learn_save_and_go_on_as_if_never_interrupted(
