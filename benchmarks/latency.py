@@ -39,7 +39,7 @@ from av_td3_ros.cli.session import Session, take_domain
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds, to_stamp
 from av_td3_ros.ros.graph import composed, learner_node, session_nodes
-from av_td3_ros.ros.runtime import ros_environment
+from av_td3_ros.ros.runtime import keep_memory, ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
@@ -370,6 +370,7 @@ def main() -> int:
     parser.add_argument('--out', type=Path, help='page to write the results to')
     options = parser.parse_args()
     os.environ.update(ros_environment(os.environ))
+    keep_memory()  # as the bridge does that carla.launch.py starts
     table: list[dict[str, Any]] = []
     commands = [' '.join(['python -m benchmarks.latency', *sys.argv[1:]])]
     if options.merge and options.json is not None and options.json.is_file():

@@ -78,6 +78,11 @@ def run_with_allocator_settings() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
+def memory_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what does as `keep_memory` for a process that is not ours, and is not set yet."""
+    return {name: str(value) for name, (_, value) in KEPT.items() if name not in environment}
+
+
 def keep_memory() -> None:
     """
     Have this process keep the memory that its messages came in, unless the user has said how.

@@ -14,10 +14,12 @@ import pytest
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import runtime, shared_memory
 from av_td3_ros.ros.runtime import (
+    KEPT,
     PARENT,
     DomainLease,
     Throttle,
     allocator_environment,
+    memory_environment,
     ros_environment,
 )
 
@@ -82,6 +84,12 @@ def test_what_the_user_has_set_stays() -> None:
     assert PROFILE not in ros_environment({READ: '/mine.xml'}).values()
     assert 'GLIBC_TUNABLES' not in allocator_environment({'GLIBC_TUNABLES': 'mine'})
     assert allocator_environment({})['MALLOC_TOP_PAD_'] == str(64 * 1024 * 1024)
+
+
+def test_what_is_not_ours_is_told_to_keep_memory_too() -> None:
+    told = memory_environment({'MALLOC_TRIM_THRESHOLD_': '131072'})
+    assert told == {'MALLOC_MMAP_THRESHOLD_': str(32 * 1024 * 1024)}
+    assert set(memory_environment({})) == set(KEPT)
 
 
 @pytest.mark.parametrize('told', [{}, {'MALLOC_TRIM_THRESHOLD_': '131072'}])

@@ -22,7 +22,7 @@ from launch_ros.ros_adapters import get_ros_node
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.launching.parts import end_of_a_process, include
-from av_td3_ros.ros.runtime import PARENT
+from av_td3_ros.ros.runtime import PARENT, memory_environment
 from av_td3_ros.settings import check
 from av_td3_ros.simulator.carla.maps import opendrive_file, server_map
 from av_td3_ros.simulator.carla.objects import CarlaCameraSettings, objects
@@ -146,7 +146,7 @@ def _node(package: str, executable: str, name: str, parameters: dict[str, Any]) 
     """Return a node of the bridge as its own launch files start it; the launch ends with it."""
     return Node(package=package, executable=executable, name=name, output='screen',
                 emulate_tty=True, parameters=[{'use_sim_time': True}, parameters],
-                on_exit=end_of_a_process)
+                additional_env=memory_environment(os.environ), on_exit=end_of_a_process)
 
 
 def _server(chosen: dict[str, str]) -> dict[str, Any]:
