@@ -13,7 +13,7 @@ from test_td3_parity import PLAIN, SETTINGS, SMALL, RecordedBatches
 from torch import nn
 
 from av_td3_ros.td3 import PRESETS, TD3, NetworkSettings, StepRecord, TD3Settings
-from benchmarks import _variants, ablation, faults, learner
+from benchmarks import _variants, ablation, faults, latency, learner
 from benchmarks._variants import ORIGINAL, OURS, VARIANTS, EagerTD3, Variant
 
 UPDATES = 6
@@ -208,3 +208,17 @@ def test_faults_injected_anew_replace_their_rows_only(tmp_path: Path) -> None:
     tables = faults.page(table)
     assert list(tables) == ['rows', first] and 'details' not in tables['rows']
     assert '/a' in tables[first]
+
+
+def test_a_row_of_latency_is_judged_and_shown() -> None:
+    found = {'whole': np.array([4.0, 5.0, 30.0]), 'lost': np.zeros(0),
+             'elsewhere': np.array([0.1]), 'image arrived': np.array([1.0, 2.0, 3.0])}
+    rows = [latency.row(latency.Case(320, 240), found),
+            latency.row(latency.Case(800, 600, learning=False), found),
+            latency.row(latency.Case(800, 600, peer=True), found)]
+    claims = latency.claims_of(rows)
+    assert [(one['value'], one['holds']) for one in claims] == [
+        (5.0, True), (5.0, True), (29.5, False)]
+    page = latency.page(rows, claims, ['python -m benchmarks.latency --json x'])
+    assert '| 800x600 bgra8 | learns | plain node | 3 | 0 | 0.1 | 5.0 | 29.5 | 30.0 |' in page
+    assert page.count(' | no |') == 1 and '    python -m benchmarks.latency --json x' in page

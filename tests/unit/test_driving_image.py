@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import time
 
 import cv2
 import numpy as np
@@ -141,3 +142,14 @@ def test_a_size_without_a_short_way_is_made_small_by_opencv(height: int, width: 
     np.testing.assert_array_equal(
         to_observation_frame(grey, 'mono8', 84),
         cv2.resize(grey, (84, 84), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(240, 320), (600, 800), (720, 1280)])
+def test_no_other_thread_has_a_part_in_a_frame(height: int, width: int) -> None:
+    grey = np.zeros((height, width, 1), np.uint8)
+    to_observation_frame(grey, 'mono8')
+    everybody, here = time.process_time(), time.thread_time()
+    for _ in range(100):
+        to_observation_frame(grey, 'mono8')
+    here = time.thread_time() - here
+    assert time.process_time() - everybody < 1.2 * here

@@ -18,6 +18,9 @@ TO_GREY = {'bgra8': cv2.COLOR_BGRA2GRAY, 'rgba8': cv2.COLOR_RGBA2GRAY,
 
 LONGEST_SIDE = 32766   # pixels, which OpenCV can still interpolate between
 MOST_PIXELS = 1 << 26  # of a compressed image: a few hundred bytes may say that they are billions
+# Of multiplications in a product: OpenBLAS shares larger ones among threads, and on a computer
+# that is busy waits for those longer than it would take alone.
+ONE_THREAD = 1 << 17
 HEAD = 1 << 18  # bytes in which a compressed image says how large it is, its comments included
 _ALONE = frozenset((0x01, *range(0xd0, 0xd9)))
 _FRAMES = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
@@ -105,17 +108,28 @@ class _Shrinking:
     def __init__(self, height: int, width: int, size: int) -> None:
         rows, columns = _weights(height, size), _weights(width, size)
         self._size, self._width = size, width
-        self._row_groups = height // rows.shape[1]
+        self._row_groups, self._column_groups = height // rows.shape[1], width // columns.shape[1]
         self._rows, self._columns = rows, np.ascontiguousarray(columns.T)
         self._whole = np.float32(rows.shape[1] * columns.shape[1])
         self.is_exact = 255 * rows.shape[1] * columns.shape[1] < 1 << 24
+        self._across = max(1, ONE_THREAD // rows.size)  # columns of the image in one product
+        self._down = max(1, ONE_THREAD // (columns.size * self._column_groups))
 
     def __call__(self, grey: Frame) -> Frame:
         """Return a grey image, uint8 (height, width), as uint8 (size, size)."""
         groups = grey.astype(np.float32).reshape(self._row_groups, -1, self._width)
-        lower = np.matmul(self._rows, groups).reshape(-1, len(self._columns))
-        sums = (lower @ self._columns).reshape(self._size, self._size)
-        small: Frame = np.rint(sums / self._whole).astype(np.uint8)
+        lower = np.empty((self._row_groups, len(self._rows), self._width), np.float32)
+        for first in range(0, self._width, self._across):
+            part = slice(first, first + self._across)
+            np.matmul(self._rows, groups[..., part], out=lower[..., part])
+        lines = lower.reshape(self._size, self._column_groups, -1)
+        sums = np.empty((self._size, self._column_groups, self._columns.shape[1]), np.float32)
+        for first in range(0, self._size, self._down):
+            part = slice(first, first + self._down)
+            count = len(lines[part]) * self._column_groups
+            np.matmul(lines[part].reshape(count, -1), self._columns,
+                      out=sums[part].reshape(count, -1))
+        small: Frame = np.rint(sums.reshape(self._size, self._size) / self._whole).astype(np.uint8)
         return small
 
 
