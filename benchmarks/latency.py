@@ -25,7 +25,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 from builtin_interfaces.msg import Time
 from carla_msgs.msg import CarlaEgoVehicleControl
 from geometry_msgs.msg import PoseStamped
@@ -44,6 +43,7 @@ from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
 from benchmarks import conclude, machine
+from benchmarks._busy import Busy
 from benchmarks._image_way import LEVERS as WAYS
 from benchmarks._image_way import way
 
@@ -224,28 +224,6 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
     with Session(composed(started) if case.composed else started, parameters,
                  folder / 'logs', environment={**os.environ, **dict(case.environment)}):
         yield
-
-
-class Busy:
-    """What of the processors this machine and this session have used since it was made."""
-
-    def __init__(self) -> None:
-        self._at, self._all, self._ours = time.monotonic(), _used(), self._used_here()
-
-    def elsewhere(self) -> float:
-        """Return the cores that were busy with what is not of this session."""
-        others = (_used() - self._all) - (self._used_here() - self._ours)
-        return max(0.0, others / (time.monotonic() - self._at))
-
-    def _used_here(self) -> float:
-        here = psutil.Process()
-        return sum(sum(one.cpu_times()[:2]) for one in (here, *here.children(recursive=True)))
-
-
-def _used() -> float:
-    """Return the seconds that all processors have worked so far."""
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system + times.softirq)
 
 
 def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ from av_td3_ros.ros.runtime import ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.gymnasium_env import NAME
 from benchmarks import conclude
+from benchmarks._busy import Busy
 
 VEHICLE = 'ego_vehicle'
 GOALS = {'graph': 200.0, 'in process': 1000.0}
@@ -79,30 +80,31 @@ def graph_row(plain: bool, width: int, height: int, seconds: float, domain: int
                 if time.monotonic() > until:
                     raise TimeoutError(f'{len(ticks)} ticks within {STARTING:g} s')
                 time.sleep(0.1)
-            started = time.monotonic_ns()
+            before, started = Busy(), time.monotonic_ns()
             time.sleep(seconds)
-            ended = time.monotonic_ns()
+            elsewhere, ended = before.elsewhere(), time.monotonic_ns()
         marks: dict[str, dict[int, int]] = {}
         for node in NODES if not plain else ():
             marks |= read_trace(folder / f'{node}.csv')
     counted = sum(started <= one < ended for one in ticks)
     row: dict[str, Any] = {
         'what': 'graph', 'driver': 'plain node' if plain else 'ours',
-        'camera': f'{width}x{height}', 'steps a second': round(counted / seconds, 1)}
+        'camera': f'{width}x{height}', 'steps a second': round(counted / seconds, 1),
+        'busy elsewhere [cores]': round(elsewhere, 2)}
     if plain:
         return row
     within = {stage: {stamp: at for stamp, at in of.items() if started <= at < ended}
               for stage, of in marks.items()}
     # A tick that only begins an episode is none of the environment's steps.
     row['steps a second'] = round(len(within['commanded']) / seconds, 1)
-    before = within['image arrived']
+    since = within['image arrived']
     answered = sorted(within['commanded'])
-    period = np.diff([before[one] for one in answered if one in before])
+    period = np.diff([since[one] for one in answered if one in since])
     for stage, what in STAGES.items():
-        both = [one for one in answered if one in before and one in within[stage]]
+        both = [one for one in answered if one in since and one in within[stage]]
         row[f'{what} [ms]'] = round(1e-6 * float(np.median(
-            [within[stage][one] - before[one] for one in both])), 2)
-        before = within[stage]
+            [within[stage][one] - since[one] for one in both])), 2)
+        since = within[stage]
     row[f'{WORLD} [ms]'] = round(1e-6 * float(np.median(period))
                                  - sum(row[f'{what} [ms]'] for what in STAGES.values()), 2)
     return row
@@ -140,13 +142,13 @@ def together(count: int, steps: int) -> float:
     return count * steps / took
 
 
-def process_rows(steps: int) -> list[dict[str, Any]]:
-    """Return the rows of the Gymnasium environment."""
-    cores = len(os.sched_getaffinity(0))
-    return [{'what': 'in process', 'driver': 'one environment', 'camera': '320x240',
-             'steps a second': round(alone(steps), 1)},
-            {'what': 'in process', 'driver': f'one on each of {cores} cores',
-             'camera': '320x240', 'steps a second': round(together(cores, steps), 1)}]
+def process_row(count: int, steps: int) -> dict[str, Any]:
+    """Return the row of so many Gymnasium environments at once."""
+    before = Busy()
+    rate = alone(steps) if count == 1 else together(count, steps)
+    return {'what': 'in process', 'driver': f'{count} environment{"s" * (count > 1)}',
+            'camera': '320x240', 'steps a second': round(rate, 1),
+            'busy elsewhere [cores]': round(before.elsewhere(), 2)}
 
 
 def claims_of(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -166,18 +168,22 @@ def main() -> int:
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()
     os.environ.update(ros_environment(os.environ))
-    table = []
+    table: list[dict[str, Any]] = []
+
+    def add(one: dict[str, Any]) -> None:
+        table.append(one)
+        print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
+
     if options.only != 'graph':
-        table += process_rows(options.steps)
+        for count in sorted({1, len(os.sched_getaffinity(0))}):
+            add(process_row(count, options.steps))
     if options.only != 'in process':
         domain, lease = take_domain(simulated=True)
         for width, height in SIZES:
-            table += [graph_row(plain, width, height, options.seconds, domain)
-                      for plain in (False, True)]
+            for plain in (False, True):
+                add(graph_row(plain, width, height, options.seconds, domain))
         if lease is not None:
             lease.release()
-    for one in table:
-        print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
     return conclude('lockstep', claims_of(table), table, options.json)
 
 
