@@ -334,6 +334,19 @@ def page(table: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]]
     return '\n'.join(lines)
 
 
+def save(table: Sequence[Mapping[str, Any]], commands: Sequence[str], file: Path | None,
+         out: Path | None) -> None:
+    """Write the results as JSON and as a page, where there is a file for them."""
+    claims = claims_of(table)
+    if file is not None:
+        file.write_text(json.dumps({
+            'benchmark': 'latency', 'machine': machine(), 'command': commands[-1],
+            'commands': commands, 'claims': claims, 'table': table}, indent=2) + '\n',
+            encoding='utf-8')
+    if out is not None:
+        out.write_text(page(table, claims, commands), encoding='utf-8')
+
+
 def main() -> int:
     """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -358,6 +371,7 @@ def main() -> int:
     def add(one: dict[str, Any]) -> None:
         table[:] = [*(row for row in table if key_of(row) != key_of(one)), one]
         print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
+        save(table, commands, options.json, options.out)  # each: the next one may take minutes
 
     cases = [case for case in (LEVERS if options.levers else CASES)
              if case.camera.startswith(options.only or '')
@@ -374,15 +388,7 @@ def main() -> int:
             add(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
     if lease is not None:
         lease.release()
-    claims = claims_of(table)
-    status = conclude('latency', claims, table, options.json)
-    if options.json is not None:
-        about = json.loads(options.json.read_text(encoding='utf-8'))
-        options.json.write_text(json.dumps({**about, 'commands': commands}, indent=2) + '\n',
-                                encoding='utf-8')
-    if options.out is not None:
-        options.out.write_text(page(table, claims, commands), encoding='utf-8')
-    return status
+    return conclude('latency', claims_of(table), table, None)
 
 
 if __name__ == '__main__':
