@@ -20,10 +20,15 @@ def to_onnx(actor: Actor) -> onnx.ModelProto:
     """
     Return the actor as a model: `frames` uint8 (1, F, H, W), `state` float32 (1, S) -> `action`.
 
-    Its initializers bear the names of the actor's parameters.
+    Its initializers bear the names of the actor's parameters, each its own: the exporter makes one
+    of those that are alike, as biases are before the first update, so that it sees other ones.
     """
     n = actor.network
     model = copy.deepcopy(actor).cpu().float().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one in model.parameters():
+            one.normal_(generator=generator)
     seen = (torch.zeros(1, n.frames, n.frame_size, n.frame_size, dtype=torch.uint8),
             torch.zeros(1, n.state_size))
     file: Any = io.BytesIO()  # which it takes, whatever its annotation says
@@ -31,7 +36,16 @@ def to_onnx(actor: Actor) -> onnx.ModelProto:
         warnings.simplefilter('ignore')  # of the exporter about itself
         torch.onnx.export(model, seen, file, input_names=['frames', 'state'],
                           output_names=['action'], do_constant_folding=False, dynamo=False)
-    return onnx.load_from_string(file.getvalue())
+    translated = onnx.load_from_string(file.getvalue())
+    _fill(translated, actor)
+    return translated
+
+
+def _fill(model: onnx.ModelProto, actor: Actor) -> None:
+    """Give a model the weights of an actor; it needs not all of them, but each by its name."""
+    weights = actor.state_dict()
+    for one in model.graph.initializer:
+        one.CopyFrom(numpy_helper.from_array(weights[one.name].cpu().float().numpy(), one.name))
 
 
 class OnnxActor:
@@ -47,11 +61,9 @@ class OnnxActor:
     def renewed(self, actor: Actor) -> OnnxActor:
         """Return the same with the weights of another actor; this one stays as it is."""
         other = copy.copy(self)
-        weights = actor.state_dict()
         other._model = onnx.ModelProto()
         other._model.CopyFrom(self._model)
-        for one in other._model.graph.initializer:
-            one.CopyFrom(numpy_helper.from_array(weights[one.name].cpu().numpy(), one.name))
+        _fill(other._model, actor)
         other._session = other._start()
         return other
 

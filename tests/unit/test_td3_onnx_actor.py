@@ -23,6 +23,15 @@ def actor(seed: int, network: NetworkSettings = NETWORK) -> Actor:
     return Actor(network).eval()
 
 
+def trained(seed: int, network: NetworkSettings = NETWORK) -> Actor:
+    """Return an actor whose every parameter was learned: none is like another one any more."""
+    made = actor(seed, network)
+    with torch.no_grad():
+        for one in made.parameters():
+            one += 0.3 * torch.randn(one.shape)
+    return made
+
+
 def seen(network: NetworkSettings) -> list[Seen]:
     """Return observations at random."""
     random = np.random.default_rng(0)
@@ -43,9 +52,10 @@ def test_it_acts_as_the_actor(changes: dict[str, object]) -> None:
 
 
 def test_renewed_it_acts_as_another_one_and_stays_itself() -> None:
-    first, second = actor(1), actor(2)
+    first, second = actor(1), trained(2)  # as a session begins, and as it goes on
     one = OnnxActor(first)
     other = one.renewed(second)
+    assert {item.name for item in one._model.graph.initializer} == set(first.state_dict())
     for frames, state in seen(NETWORK):
         assert one.act(frames, state) == pytest.approx(first.act(frames, state), abs=1e-5)
         assert other.act(frames, state) == pytest.approx(second.act(frames, state), abs=1e-5)
