@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.ros.recording.bag import is_bag
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
+from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.trust.session_key import session_key
 
 WORRY = 60.0  # s of wall time without a transition or an update before that is told
@@ -170,7 +172,7 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     view.phase('training')
     loads = bool(options.from_bags or options.demonstrations)
     newest: dict[str, Any] = {}
-    waited = Waiting()
+    waited, symptoms = Waiting(), Symptoms()
 
     def hear(record: dict[str, Any]) -> None:
         if (record['transitions'], record['updates']) != (newest.get('transitions'),
@@ -179,6 +181,8 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
         view.target = record['transitions_wanted']
         newest.update(record)
         view.learner(record)
+        for words in symptoms.news(record):
+            view.event(words)
 
     monitor = Monitor('session', domain)
     learner = next(one for one in nodes if one.name == 'learner_node')
@@ -204,6 +208,21 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '
                f'{newest["policy_version"]}')
     return Path(newest['checkpoint'])
+
+
+class Symptoms:
+    """Tell what looks sick in how the learner does, each thing once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def news(self, record: Mapping[str, Any]) -> list[str]:
+        """Return what a status of the learner, as in metrics.jsonl, has brought to light."""
+        found = [one for one in judge({**record['metrics'], **{
+            name: record[name] for name in ('updates', 'policy_version')}})
+            if one.severity == 'sick' and one.name not in self._told]
+        self._told |= {one.name for one in found}
+        return [f'{one.text}: {one.remedy}' for one in found]
 
 
 class Waiting:

@@ -15,6 +15,8 @@ LOOKED_AT = 32
 
 NEWEST = 2000
 """Returns are looked at on so many of the newest steps: other policies drove the older ones."""
+NOW = 50
+"""So many of the newest steps tell which policy drives now."""
 
 
 def examine(agent: TD3, replay: ReplayBuffer, policy_version: int, drawn: int | None = None
@@ -25,7 +27,7 @@ def examine(agent: TD3, replay: ReplayBuffer, policy_version: int, drawn: int | 
     draws_per_transition: how often each transition was drawn so far, on average; `drawn` says how
     many draws there were, where not all came from `replay`.
     policy_age_mean: published versions between the policies that drove the data and the newest;
-    left out where no policy of this run drove any.
+    left out where no policy of this run drove any. newest_policy_age: the same for the newest.
     observed_return_mean, q_overestimation: the discounted return that followed recent actions,
     and by how much Q1 exceeds it. Left out where no return is known yet.
     {actor,critic}_cnn_*: see `examine_cnn`, and weight_change, the distance from the first
@@ -36,9 +38,10 @@ def examine(agent: TD3, replay: ReplayBuffer, policy_version: int, drawn: int | 
         return found
     draws = agent.updates * agent.settings.batch_size if drawn is None else drawn
     found['draws_per_transition'] = draws / replay.total
-    driven_by = replay.mean_policy_version
-    if math.isfinite(driven_by):
-        found['policy_age_mean'] = policy_version - driven_by
+    for name, newest in (('policy_age_mean', 0), ('newest_policy_age', NOW)):
+        driven_by = replay.mean_policy_version(newest)
+        if math.isfinite(driven_by):
+            found[name] = policy_version - driven_by
     gamma, seed = agent.settings.gamma, agent.updates
     batch = replay.sample_returns(LOOKED_AT, gamma, NEWEST, seed)
     is_known = len(batch.reward) > 0

@@ -13,11 +13,10 @@ from torch import Tensor
 from av_td3_ros.td3.agent import SATURATED, TD3
 from av_td3_ros.td3.checkpoint import Checkpoint
 from av_td3_ros.td3.diagnostics import NEWEST, examine, relative_change
-from av_td3_ros.td3.replay import NONE, Batch, ReplayBuffer
+from av_td3_ros.td3.replay import Batch, ReplayBuffer
 
 SEEN = 256              # stored stacks that a checkpoint's networks are asked about
 AT_ONCE = 64            # stacks in one pass
-NEWEST_STEPS = 50       # steps that tell which policy drives now
 PARTS = ('actor', 'critic')
 Array = NDArray[np.float32]
 
@@ -62,11 +61,12 @@ def look_into(checkpoint: Checkpoint) -> Look:
          'gamma': agent.settings.gamma, **counters, **_weight_figures(agent)},
         _layers(agent), _first_filters(agent, False), _first_filters(agent, True))
     if len(replay):
-        look.figures |= _replay_figures(replay, counters.get('policy_version'))
+        look.figures['reward_largest'] = float(np.abs(replay.stored('reward')).max())
         version = int(counters.get('policy_version', 0))
         examined = examine(agent, replay, version)
         if 'policy_version' not in counters:
-            examined.pop('policy_age_mean', None)
+            for name in ('policy_age_mean', 'newest_policy_age'):
+                examined.pop(name, None)
         look.figures |= examined
         _ask(agent, replay, look)
         look.figures = _gradients(agent, replay) | look.figures
@@ -110,14 +110,6 @@ def _first_filters(agent: TD3, learned: bool) -> dict[str, Array]:
             now = getattr(agent, part).cnn.get_parameter(name).detach()
             found[part] = (now - first if learned else now).float().numpy()
     return {} if learned and not any(one.any() for one in found.values()) else found
-
-
-def _replay_figures(replay: ReplayBuffer, version: float | None) -> dict[str, float]:
-    found = {'reward_largest': float(np.abs(replay.stored('reward')).max())}
-    versions = replay.stored('policy_version')[-NEWEST_STEPS:]
-    if version is not None and (versions != NONE).any():
-        found['newest_policy_age'] = version - float(versions[versions != NONE].mean())
-    return found
 
 
 @torch.inference_mode()

@@ -186,10 +186,13 @@ class ReplayBuffer:
         columns = [*self._columns.values(), self._next, self._needed_by]
         return (self._frames.nbytes + sum(column.nbytes for column in columns)) // self.capacity
 
-    @property
-    def mean_policy_version(self) -> float:
-        """Return the mean version of the policies that drove what is stored; nan without any."""
-        versions = self.stored('policy_version')
+    def mean_policy_version(self, newest: int = 0) -> float:
+        """
+        Return the mean version of the policies that drove the `newest` steps, or all for 0.
+
+        It is nan where none of them was driven by a policy of this run.
+        """
+        versions = self.stored('policy_version')[-newest:]
         known = versions[versions != NONE]
         return float(known.mean()) if len(known) else float('nan')
 

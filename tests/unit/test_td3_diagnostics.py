@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from av_td3_ros.td3 import TD3, NetworkSettings, ReplayBuffer, StepRecord, TD3Settings
-from av_td3_ros.td3.diagnostics import examine, examine_cnn
+from av_td3_ros.td3.diagnostics import NOW, examine, examine_cnn
 
 NETWORK = NetworkSettings(frame_size=36, state_size=2, channels=(4, 4, 4), features=8,
                           hidden=(8, 8))
@@ -37,6 +37,9 @@ def test_values_are_compared_with_the_returns_that_followed() -> None:
     assert 1.5 < found['observed_return_mean'] < 2.0
     assert found['q_overestimation'] == pytest.approx(7.0 - found['observed_return_mean'])
     assert found['policy_age_mean'] == pytest.approx(12 - 4.5)
+    newest = replay.stored('policy_version')[-NOW:]
+    assert found['newest_policy_age'] == pytest.approx(12 - newest.mean())
+    assert found['newest_policy_age'] < found['policy_age_mean']
     assert found['draws_per_transition'] == 0.0
 
 

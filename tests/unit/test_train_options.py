@@ -87,3 +87,13 @@ def test_a_session_that_was_stopped_did_not_wait() -> None:
     assert worries == 1  # told once
     waiting.end()
     assert waiting.seconds == 0.0
+
+
+def test_a_policy_that_takes_no_weights_is_told_once() -> None:
+    symptoms = train.Symptoms()
+    record = {'updates': 2000, 'policy_version': 40, 'metrics': {'newest_policy_age': 2.0}}
+    assert symptoms.news(record) == []
+    record['metrics'] = {'newest_policy_age': 40.0}
+    (words,) = symptoms.news(record)
+    assert '40 versions behind' in words and 'policy_node' in words
+    assert symptoms.news(record) == []
