@@ -24,7 +24,7 @@ SILENCE = 300.0
 """Wall time in s that a rank may be silent by default: rank 0 writes checkpoints meanwhile."""
 
 _RULES = 'device and timeout'
-_ENDING = 5.0  # s of wall time that a rank has to end in good order
+_ENDING = 30.0  # s of wall time that a rank has to end in good order: it gives way to others
 _NOTICING = 2.0  # s of wall time after which the end of a process is known
 
 
