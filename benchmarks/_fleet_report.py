@@ -45,11 +45,11 @@ def _page(table: Rows) -> str:
         '# A fleet and one learner', '',
         '```sh', 'python -m benchmarks.fleet --json docs/results/fleet.json --out docs/results',
         '```', '',
-        f'{machine()}. Recorded driving is played again at 20 Hz, each vehicle a participant of '
-        'its own with', "the recorder's way of sending and of sending again, on the machine of "
-        'the learner, which learns', f'all the time. Weights of {size:.1f} MB go out every 10 s; '
-        'their delay runs from the stamp of the message', 'until a vehicle has it. Missing and '
-        'twice: the replay of the last checkpoint against what was sent.', '',
+        f'{machine()}. Recorded driving is played again at 20 Hz, four vehicles a participant,',
+        'with the way of sending and of sending again that a recorder has, on the machine of the',
+        f'learner, which learns all the time. Weights of {size:.1f} MB go out every 10 s; their',
+        'delay runs from the stamp of the message until a vehicle has it. Missing and twice: the',
+        'replay of the last checkpoint against what was sent.', '',
         _row(list(COLUMNS.values())), _row(['---'] * len(COLUMNS)),
         *(_row([one[name] for name in COLUMNS]) for one in table), '',
         'What the whole fleet costs. Learner: its threads beside the one that learns, and its '

@@ -1,7 +1,8 @@
 """
 Stand in for the vehicles of a fleet: recorded steps go out as their recorders would send them.
 
-Each vehicle is a participant of its own. What to do comes as lines on the standard input: `drive`,
+Some of them share a participant: to find each other is what takes longest where one machine has
+them all. What to do comes as lines on the standard input: `drive`,
 `stop`, `end`; the report of what was done goes to the standard output, a line of JSON each time.
 """
 from __future__ import annotations
@@ -20,6 +21,7 @@ import psutil
 import rclpy
 from av_td3_msgs.msg import ActorWeights, Transition
 from av_td3_msgs.srv import ResendTransitions
+from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 
@@ -30,6 +32,7 @@ from av_td3_ros.ros.runtime import die_with_parent, make_executor, ros_environme
 from av_td3_ros.td3.replay import StepRecord
 from av_td3_ros.td3.shards import unpack_steps
 
+SHARED = 4  # vehicles of one participant
 KEPT = 2000  # as a recorder_node keeps
 MOST = 4096  # vehicles and steps of each that the marks in the state can tell apart
 LATE = 0.5  # s behind its time at which a vehicle skips steps, as one whose processor is too slow
@@ -57,34 +60,29 @@ def mark(vehicle: int, number: int) -> tuple[float, float, float]:
 class Vehicle:
     """One vehicle: it plays recorded episodes again, and hears the weights."""
 
-    def __init__(self, number: int, steps: list[Transition]) -> None:
+    def __init__(self, context: rclpy.Context, number: int, steps: list[Transition]) -> None:
         self.name = f'car_{number}'
         self._number, self._steps = number, steps
         self._size = len(serialize_message(steps[0]))
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node('recorder_node', namespace=self.name,
-                                       context=self._context)
-        self._publisher = self._node.create_publisher(
+        # Without what a node has beside: it would be found by all others, too.
+        self.node = rclpy.create_node(
+            'recorder_node', namespace=self.name, context=context, enable_rosout=False,
+            start_parameter_services=False, parameter_overrides=[
+                Parameter('start_type_description_service', value=False)])
+        self._publisher = self.node.create_publisher(
             Transition, '/learner/transition', qos.TRANSITION)
         self._sender = TransitionSender(self._publisher, KEPT)
         self._turns = threading.Lock()  # a recorder node has one thread, here are two
-        self._node.create_service(
+        self.node.create_service(
             ResendTransitions, f'/learner/learner_node/resend_transitions/{self.name}',
             self._resend)
         self.heard: list[tuple[int, float]] = []  # version, s since it was sent
-        self._node.create_subscription(
+        self.node.create_subscription(
             ActorWeights, '/learner/actor_weights', self._hear, qos.LATCHED, raw=True)
         # Each begins with another episode.
         firsts = [index for index, one in enumerate(steps) if one.is_first]
         self._at = firsts[number % len(firsts)]
         self._episode = self.actions = self.bytes = 0
-
-    def run(self) -> None:
-        """Answer and hear from here on, on a thread of its own."""
-        executor = make_executor(self._context)
-        executor.add_node(self._node)
-        threading.Thread(target=spin, args=(executor, self._context), daemon=True).start()
 
     @property
     def is_heard(self) -> bool:
@@ -132,7 +130,8 @@ class Slow:
     def __init__(self) -> None:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node('slow', context=self._context)
+        self._node = rclpy.create_node('slow', context=self._context, enable_rosout=False,
+                                       start_parameter_services=False)
         self._versions: list[int] = []
         self._node.create_subscription(
             ActorWeights, '/learner/actor_weights',
@@ -153,15 +152,21 @@ class Fleet:
     """The vehicles of this process."""
 
     def __init__(self, first: int, count: int, steps: list[Transition], rate: float) -> None:
-        self._vehicles = [Vehicle(first + index, steps) for index in range(count)]
+        self._vehicles: list[Vehicle] = []
+        for index in range(first, first + count, SHARED):
+            context = rclpy.Context()
+            rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+            executor = make_executor(context)
+            for number in range(index, min(index + SHARED, first + count)):
+                self._vehicles.append(Vehicle(context, number, steps))
+                executor.add_node(self._vehicles[-1].node)
+            threading.Thread(target=spin, args=(executor, context), daemon=True).start()
         self._slow = Slow() if not first else None
         self._rate = rate
         self._process = psutil.Process()
         self._stopping = threading.Event()
         self._driving = threading.Thread()
         self._skipped = 0
-        for one in self._vehicles:
-            one.run()
 
     def wait(self) -> None:
         """Wait until the learner hears all of them."""

@@ -44,8 +44,8 @@ class TwoHosts:
     Two network namespaces and the wire between them; a context manager.
 
     The wire is this process, which carries each Ethernet frame from one to the other, but for the
-    share `loss` of them, or none while it is cut (`is_cut`). Raises CannotError without the rights
-    for that.
+    share `loss` of them, or none while it is cut (`is_cut`); `sent` counts the bytes that each
+    host has put on it. Raises CannotError without the rights for that.
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,7 @@ class TwoHosts:
         self.loss = 0.0
         self.is_cut = False
         self.carried = self.dropped = 0
+        self.sent = [0, 0]
         self._ends: list[int] = []
         self._chance = random.Random(1)
         self._ending = threading.Event()
@@ -101,6 +102,7 @@ class TwoHosts:
         while not self._ending.is_set():
             for end in select.select(self._ends, [], [], 0.1)[0]:
                 frame = os.read(end, 65536)
+                self.sent[end != one] += len(frame)
                 if self.is_cut or self._chance.random() < self.loss:
                     self.dropped += 1
                     continue

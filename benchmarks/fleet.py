@@ -1,8 +1,8 @@
 """
 Let N vehicles drive into one learner: nothing lost, nothing twice, and what each of them costs.
 
-The vehicles play recorded driving again at 20 Hz, each as a participant of its own with the
-recorder's way of sending and sending again. The learner is the real node and learns all the time.
+The vehicles play recorded driving again at 20 Hz, each with the recorder's way of sending and of
+sending again. The learner is the real node and learns all the time.
 """
 from __future__ import annotations
 
@@ -98,10 +98,12 @@ class Statuses:
 class Vehicles:
     """The processes of the vehicles."""
 
-    def __init__(self, steps: Path, count: int) -> None:
-        environment = {**os.environ, PARENT: str(os.getpid())}
+    def __init__(self, steps: Path, count: int, before: Sequence[str] = (),
+                 environment: Mapping[str, str] | None = None) -> None:
+        """`before` goes before the command, to run it on another host; with that environment."""
+        environment = {**(environment or os.environ), PARENT: str(os.getpid())}
         self._processes = [subprocess.Popen(
-            [sys.executable, '-m', 'benchmarks._fleet_vehicles', '--steps', str(steps),
+            [*before, sys.executable, '-m', 'benchmarks._fleet_vehicles', '--steps', str(steps),
              '--first', str(first), '--count', str(min(TOGETHER, count - first)),
              '--rate', str(RATE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=environment) for first in range(0, count, TOGETHER)]
@@ -118,11 +120,11 @@ class Vehicles:
     @staticmethod
     def _hear(process: subprocess.Popen[str]) -> dict[str, Any]:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError('a process of vehicles has ended')
-        found: dict[str, Any] = json.loads(line)
-        return found
+        for line in process.stdout:
+            if line.startswith('{'):  # ROS logs there as well
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise RuntimeError('a process of vehicles has ended')
 
     def __enter__(self) -> Vehicles:
         return self
@@ -204,6 +206,8 @@ def measure(count: int, seconds: float, alone: float, folder: Path, domain: int
         rested = Usage(process)
         learning = rested.busiest(begun)
         with Vehicles(folder / STEPS_FILE, count) as vehicles:
+            found = time.monotonic() - rested.at
+            print(f'{count} vehicles are there after {found:.0f} s', flush=True)
             vehicles.tell('drive')
             time.sleep(WARM)
             at_first, first = vehicles.tell('report'), Usage(process)
@@ -228,7 +232,7 @@ def measure(count: int, seconds: float, alone: float, folder: Path, domain: int
         'lost': status['transitions_lost'], 'came_again': status['transitions_duplicate'],
         'skipped_by_vehicles': sum(part['skipped'] for part in ended),
         'sent_per_second': round((_sum(at_last, 'sent') - _sum(at_first, 'sent')) / took, 1),
-        'last_after_s': round(late, 1),
+        'found_after_s': round(found, 1), 'last_after_s': round(late, 1),
         'updates_alone': round(float(np.mean(rates)), 2), 'updates_beside': round(beside, 2),
         'rate_percent': round(100 * beside / float(np.mean(rates)), 1),
         'weights_bytes': round(1e3 * status['metrics']['weights_kilobytes']),

@@ -52,17 +52,16 @@ class HumanSteps:
             earlier.clear()
         if human and not record.is_last:
             while earlier:
-                self._store.add(earlier.popleft())
+                self._store.add(_context(earlier.popleft()))
             self._store.add(record)
             self._wanted[key] = self._behind
             return
-        context = dataclasses.replace(record, is_context=True)
         if self._wanted.get(key, 0):
             self._wanted[key] = 0 if record.is_last else self._wanted[key] - 1
-            self._store.add(context)
+            self._store.add(_context(record))
             earlier.clear()
         elif self._before:
-            earlier.append(context)
+            earlier.append(record)
 
 
 class MixedReplay:
@@ -105,6 +104,10 @@ class MixedReplay:
         if len(parts) == 1:
             return parts[0]
         return Batch(*(_joined(columns) for columns in zip(*parts, strict=True)))
+
+
+def _context(record: StepRecord) -> StepRecord:
+    return dataclasses.replace(record, is_context=True)
 
 
 def _joined(columns: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -140,6 +140,7 @@ class ReplayBuffer:
         self.capacity, self.frames, self.frame_size = capacity, frames, frame_size
         self.state_size = state_size
         self._frames = _frame_store((capacity, frame_size ** 2 if frames else 0), path, device)
+        self._rows = self._frames.numpy() if self._frames.device.type == 'cpu' else None
         # What a step is, never changed once written, ...
         self._columns: dict[str, NDArray[Any]] = {
             'state': np.zeros((capacity, state_size), np.float32),
@@ -236,7 +237,10 @@ class ReplayBuffer:
             if self._of_vehicles is not None:
                 self._of_vehicles.add(vehicle, serial)
             if self.frames:
-                self._frames[slot] = torch.from_numpy(np.array(record.frame)).view(-1)
+                if self._rows is None:
+                    self._frames[slot] = torch.from_numpy(np.array(record.frame)).view(-1)
+                else:
+                    self._rows[slot] = record.frame.reshape(-1)
             column['state'][slot], column['action'][slot] = state, action
             column['reward'][slot], column['policy_version'][slot] = reward, record.policy_version
             column['is_last'][slot] = record.is_last
@@ -320,7 +324,7 @@ class ReplayBuffer:
     def checked(self, record: StepRecord
                 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
         """Return a step's state, action and reward; raise ReplayError when it is broken."""
-        where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
+        where = _where(record)
         if record.episode < 0 or record.step < 0:
             raise ReplayError(f'{where}: episode and step must not be negative')
         if record.is_terminal and not record.is_last:
@@ -522,18 +526,22 @@ def _numbers(where: str, name: str, values: NDArray[np.float32], size: int
     return numbers
 
 
+def _where(record: StepRecord) -> str:
+    return f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
+
+
 def continues(stream: Stream, record: StepRecord) -> bool:
     """Return whether `record` follows the stream's newest step directly; raise if it is late."""
-    where = f'replay: vehicle {record.vehicle!r} episode {record.episode} step {record.step}'
     if (record.episode, record.step) <= (stream.episode, stream.step):
-        raise DuplicateError(f'{where}: duplicate or out of order, it came after episode '
+        raise DuplicateError(f'{_where(record)}: duplicate or out of order, it came after episode '
                           f'{stream.episode} step {stream.step}')
     if record.episode != stream.episode:
         return False
     if stream.is_last:
-        raise ReplayError(f'{where}: the episode ended at step {stream.step}')
+        raise ReplayError(f'{_where(record)}: the episode ended at step {stream.step}')
     if record.is_first:
-        raise ReplayError(f'{where}: is_first, but the episode already has step {stream.step}')
+        raise ReplayError(f'{_where(record)}: is_first, but the episode already has step '
+                          f'{stream.step}')
     return record.step == stream.step + 1
 
 

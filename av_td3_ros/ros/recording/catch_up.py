@@ -70,6 +70,9 @@ class CatchUp(Generic[T]):
         self._asked_for: dict[tuple[str, str], int] = {}
         self._sequencers: dict[tuple[str, str], Sequencer[T]] = {
             key: Sequencer(reached=number) for key, number in reached.items()}
+        self._sessions: dict[str, list[str]] = {}
+        for vehicle, session in reached:
+            self._sessions.setdefault(vehicle, []).append(session)
         self._vehicles: dict[str, _Vehicle] = {}
         self.recovered = 0
 
@@ -154,12 +157,16 @@ class CatchUp(Generic[T]):
         return self._vehicles.setdefault(vehicle, _Vehicle(self._clock()))
 
     def _of(self, vehicle: str, session: str) -> Sequencer[T]:
-        return self._sequencers.setdefault((vehicle, session), Sequencer())
+        found = self._sequencers.get((vehicle, session))
+        if found is None:
+            found = self._sequencers[vehicle, session] = Sequencer()
+            self._sessions.setdefault(vehicle, []).append(session)
+        return found
 
     def _gaps(self, vehicle: str) -> Iterator[Question]:
-        for (name, session), sequencer in self._sequencers.items():
-            missing = sequencer.missing
-            if name == vehicle and missing is not None and not self._is_kept_out(name, session):
+        for session in self._sessions.get(vehicle, ()):
+            missing = self._sequencers[vehicle, session].missing
+            if missing is not None and not self._is_kept_out(vehicle, session):
                 yield Question(session, *missing)
 
     def lacks(self, vehicle: str) -> bool:

@@ -54,7 +54,8 @@ class Recorders:
         for conflict in self.rivals.news:
             self._node.get_logger().error(str(conflict))
         self.rivals.news.clear()
-        self.ask(vehicle)
+        if self.missing.lacks(vehicle):  # looking whether a service is there takes long
+            self.ask(vehicle)
 
     def _order(self, message: Transition) -> None:
         for one in self.missing.add(message.vehicle, message.session, message.sequence, message):
