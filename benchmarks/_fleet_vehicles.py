@@ -110,8 +110,8 @@ class Vehicle:
             self._sender.send(one, now)
         self.bytes += self._size
         self.actions += not one.is_last
-        self._episode += one.is_last
         self._at = (self._at + 1) % len(self._steps)
+        self._episode += self._steps[self._at].is_first  # the last one may be cut off
 
     def _resend(self, request: ResendTransitions.Request, response: ResendTransitions.Response
                 ) -> ResendTransitions.Response:

@@ -27,7 +27,6 @@ import safetensors
 import yaml
 from rclpy.serialization import serialize_message
 
-from av_td3_ros.cli.monitor import Monitor
 from av_td3_ros.cli.session import Session, take_domain
 from av_td3_ros.ros.graph import learner_node
 from av_td3_ros.ros.recording.bag import TransitionBag
@@ -75,24 +74,21 @@ def write_bag(folder: Path, steps: Sequence[StepRecord]) -> None:
     bag.close()
 
 
-class Statuses:
-    """What the learner says of itself, with the time at which it was heard."""
+def status(run: Path) -> dict[str, Any]:
+    """Return what the learner has written of itself last, {} before anything."""
+    path = run / 'metrics.jsonl'
+    for line in reversed(path.read_text(encoding='utf-8').splitlines() if path.exists() else []):
+        with contextlib.suppress(json.JSONDecodeError):  # is being written
+            found: dict[str, Any] = json.loads(line)
+            if found['kind'] == 'learner':
+                return found
+    return {}
 
-    def __init__(self, domain: int) -> None:
-        self.all: list[tuple[float, dict[str, Any]]] = []
-        self.monitor = Monitor('fleet', domain)
-        self.monitor.on_status('/learner/status', lambda one: self.all.append(
-            (time.monotonic(), one)))
 
-    @property
-    def newest(self) -> dict[str, Any]:
-        """Return the newest one, {} before any."""
-        return self.all[-1][1] if self.all else {}
-
-    def rate(self, since: float, until: float) -> float:
-        """Return updates a second between two times."""
-        part = [(at, one['updates']) for at, one in self.all if since <= at <= until]
-        return float((part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0]))
+def rate(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """Return updates a second between two statuses."""
+    return float((after['updates'] - before['updates'])
+                 / (after['wall_time'] - before['wall_time']))
 
 
 class Vehicles:
@@ -192,17 +188,17 @@ def learner(folder: Path, capacity: int) -> Iterator[psutil.Process]:
         process.wait(300)  # it writes all of its replay
 
 
-def measure(count: int, seconds: float, alone: float, folder: Path, domain: int
-            ) -> dict[str, Any]:
+def measure(count: int, seconds: float, alone: float, folder: Path) -> dict[str, Any]:
     """Let `count` vehicles drive for `seconds`; the learner is `alone` before and after."""
     (place := folder / str(count)).mkdir()
     capacity = STEPS + int(count * RATE * (seconds + WARM + 60.0))
-    statuses = Statuses(domain)
-    with statuses.monitor, learner(place, capacity) as process:
-        await_that(lambda: statuses.newest.get('updates', 0) > 20, 'updates')
-        before = statuses.newest['transitions']
+    run = place / 'run'
+    with learner(place, capacity) as process:
+        await_that(lambda: status(run).get('updates', 0) > 20, 'updates')
+        at = [status(run)]
         begun = Usage(process)
         time.sleep(alone)
+        at.append(status(run))
         rested = Usage(process)
         learning = rested.busiest(begun)
         with Vehicles(folder / STEPS_FILE, count) as vehicles:
@@ -210,32 +206,35 @@ def measure(count: int, seconds: float, alone: float, folder: Path, domain: int
             print(f'{count} vehicles are there after {found:.0f} s', flush=True)
             vehicles.tell('drive')
             time.sleep(WARM)
+            at.append(status(run))
             at_first, first = vehicles.tell('report'), Usage(process)
             time.sleep(seconds)
+            at.append(status(run))
             at_last, last = vehicles.tell('report'), Usage(process)
-            wanted = before + _sum(vehicles.tell('stop'), 'actions')
+            wanted = at[0]['transitions'] + _sum(vehicles.tell('stop'), 'actions')
             stopped = time.monotonic()
-            await_that(lambda: statuses.newest['transitions'] >= wanted, f'{wanted} transitions')
+            await_that(lambda: status(run)['transitions'] >= wanted, f'{wanted} transitions')
             late = time.monotonic() - stopped
             ended = vehicles.tell('end')
         after = Usage(process)
+        at.append(status(run))
         time.sleep(alone)
-        again, status = Usage(process), statuses.newest
+        at.append(status(run))
     cars = {name: one for part in ended for name, one in part['vehicles'].items()}
     sent = {int(name.rpartition('_')[2]): one['sent'] for name, one in cars.items()}
-    took, beside = last.at - first.at, statuses.rate(first.at, last.at)
-    rates = [statuses.rate(one.at, other.at) for one, other in ((begun, rested), (after, again))]
+    took, beside = last.at - first.at, rate(at[2], at[3])
+    rates = [rate(at[0], at[1]), rate(at[4], at[5])]
     stored = ReplayBuffer(2).bytes_per_step * sum(sent.values())
     kept = [version for part in ended for version in part['slow']]
     return {
-        'vehicles': count, 'seconds': round(took), **compare(place / 'run', sent, STEPS),
-        'lost': status['transitions_lost'], 'came_again': status['transitions_duplicate'],
+        'vehicles': count, 'seconds': round(took), **compare(run, sent, STEPS),
+        'lost': at[5]['transitions_lost'], 'came_again': at[5]['transitions_duplicate'],
         'skipped_by_vehicles': sum(part['skipped'] for part in ended),
         'sent_per_second': round((_sum(at_last, 'sent') - _sum(at_first, 'sent')) / took, 1),
         'found_after_s': round(found, 1), 'last_after_s': round(late, 1),
         'updates_alone': round(float(np.mean(rates)), 2), 'updates_beside': round(beside, 2),
         'rate_percent': round(100 * beside / float(np.mean(rates)), 1),
-        'weights_bytes': round(1e3 * status['metrics']['weights_kilobytes']),
+        'weights_bytes': round(1e3 * at[5]['metrics']['weights_kilobytes']),
         **_delays([one['heard'] for one in cars.values()]),
         'slow_one_kept': kept, 'newest': max(one['heard'][-1][0] for one in cars.values()),
         'learner_cpu': round(last.share(first, learning) - rested.share(begun, learning), 4),
@@ -301,7 +300,7 @@ def main() -> int:
     parser.add_argument('--out', type=Path, help='folder to write fleet.md and fleet.png into')
     options = parser.parse_args()
     os.environ.update(ros_environment(os.environ))
-    domain, lease = take_domain(simulated=True)
+    _, lease = take_domain(simulated=True)
     table = [] if options.beside is None else [
         one for one in json.loads(options.beside.read_text(encoding='utf-8'))['table']
         if one['vehicles'] not in options.vehicles]
@@ -311,7 +310,7 @@ def main() -> int:
         (folder / STEPS_FILE).write_bytes(pack_steps([('replay', one) for one in steps]))
         write_bag(folder / 'bag', steps)
         for count in options.vehicles:
-            row = measure(count, options.seconds, options.alone, folder, domain)
+            row = measure(count, options.seconds, options.alone, folder)
             print(', '.join(f'{key} {value}' for key, value in row.items()), flush=True)
             table.append(row)
             shutil.rmtree(folder / str(count))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -32,7 +31,15 @@ from benchmarks._faults import claim
 from benchmarks._places import TwoHosts
 from benchmarks._sessions import await_that
 from benchmarks._training import demonstration
-from benchmarks.fleet import STEPS, STEPS_FILE, Vehicles, compare, learner_parameters, write_bag
+from benchmarks.fleet import (
+    STEPS,
+    STEPS_FILE,
+    Vehicles,
+    compare,
+    learner_parameters,
+    status,
+    write_bag,
+)
 
 ADDRESSES = '10.82.0.1', '10.82.0.2'  # the vehicles' host and the learner's
 PORT = 11811  # of a discovery server, as Fast DDS has it
@@ -45,17 +52,6 @@ WAYS: dict[str, list[dict[str, str]]] = {  # what is set on either host
     'discovery server': 2 * [{'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET',
                               'ROS_DISCOVERY_SERVER': f'{ADDRESSES[1]}:{PORT}'}],
     'multicast': 2 * [{'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}]}
-
-
-def status(run: Path) -> dict[str, Any]:
-    """Return the learner's newest status, {} before any."""
-    path = run / 'metrics.jsonl'
-    for line in reversed(path.read_text(encoding='utf-8').splitlines() if path.exists() else []):
-        with contextlib.suppress(json.JSONDecodeError):  # is being written
-            found: dict[str, Any] = json.loads(line)
-            if found['kind'] == 'learner':
-                return found
-    return {}
 
 
 @contextlib.contextmanager
