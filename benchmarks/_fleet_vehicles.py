@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument('--rate', type=float, required=True)
     options = parser.parse_args()
     die_with_parent()
+    os.nice(10)  # in a fleet these processors are elsewhere
     os.environ.update(ros_environment(os.environ))
     steps = [message(record) for _, record in unpack_steps(options.steps.read_bytes())]
     fleet = Fleet(options.first, options.count, steps, options.rate)

@@ -32,7 +32,7 @@ from av_td3_ros.ros.graph import learner_node
 from av_td3_ros.ros.recording.bag import TransitionBag
 from av_td3_ros.ros.runtime import PARENT, ros_environment
 from av_td3_ros.simulator.drive import Drive, DriveSettings
-from av_td3_ros.td3 import StepRecord, load_checkpoint
+from av_td3_ros.td3 import load_checkpoint
 from av_td3_ros.td3.replay import ReplayBuffer
 from av_td3_ros.td3.shards import pack_steps
 from benchmarks import conclude
@@ -63,9 +63,11 @@ def learner_parameters(bag: Path, run: Path, capacity: int) -> dict[str, Any]:
             'checkpoint_every': 10**9, 'pause_world': False, 'status_period': 0.5}
 
 
-def write_bag(folder: Path, steps: Sequence[StepRecord]) -> None:
-    """Write steps as a recorder's bag, for the learner to begin with."""
-    bag = TransitionBag(folder, '/learner/transition')
+def prepare(folder: Path) -> None:
+    """Drive what is played again, and write it as a bag for the learner to begin with as well."""
+    steps = list(itertools.islice(demonstration(Drive(DriveSettings()), 0), STEPS))
+    (folder / STEPS_FILE).write_bytes(pack_steps([('replay', one) for one in steps]))
+    bag = TransitionBag(folder / 'bag', '/learner/transition')
     for number, record in enumerate(steps, 1):
         one = message(record)
         one.vehicle, one.session, one.sequence = 'before', 'before', number
@@ -306,9 +308,7 @@ def main() -> int:
         if one['vehicles'] not in options.vehicles]
     with tempfile.TemporaryDirectory(prefix='av_td3_ros-fleet-') as name:
         folder = Path(name)
-        steps = list(itertools.islice(demonstration(Drive(DriveSettings()), 0), STEPS))
-        (folder / STEPS_FILE).write_bytes(pack_steps([('replay', one) for one in steps]))
-        write_bag(folder / 'bag', steps)
+        prepare(folder)
         for count in options.vehicles:
             row = measure(count, options.seconds, options.alone, folder)
             print(', '.join(f'{key} {value}' for key, value in row.items()), flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -24,21 +23,18 @@ import yaml
 
 from av_td3_ros.ros.graph import learner_node
 from av_td3_ros.ros.runtime import PARENT, allocator_environment, ros_environment
-from av_td3_ros.simulator.drive import Drive, DriveSettings
-from av_td3_ros.td3.shards import pack_steps
 from benchmarks import conclude
 from benchmarks._faults import claim
 from benchmarks._places import TwoHosts
 from benchmarks._sessions import await_that
-from benchmarks._training import demonstration
 from benchmarks.fleet import (
     STEPS,
     STEPS_FILE,
     Vehicles,
     compare,
     learner_parameters,
+    prepare,
     status,
-    write_bag,
 )
 
 ADDRESSES = '10.82.0.1', '10.82.0.2'  # the vehicles' host and the learner's
@@ -150,9 +146,7 @@ def main() -> int:
     table = []
     with tempfile.TemporaryDirectory(prefix='av_td3_ros-hosts-') as name:
         folder = Path(name)
-        steps = list(itertools.islice(demonstration(Drive(DriveSettings()), 0), STEPS))
-        (folder / STEPS_FILE).write_bytes(pack_steps([('replay', one) for one in steps]))
-        write_bag(folder / 'bag', steps)
+        prepare(folder)
         cases: list[tuple[str, dict[str, Any]]] = [
             *((way, {}) for way in WAYS), ('static peers', {'precision': 'float16'}),
             ('static peers', {'loss': 0.01}), ('static peers', {'cut': 15.0})]
