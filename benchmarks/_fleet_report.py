@@ -45,17 +45,18 @@ def _page(table: Rows) -> str:
         '# A fleet and one learner', '',
         '```sh', 'python -m benchmarks.fleet --json docs/results/fleet.json --out docs/results',
         '```', '',
-        f'{machine()}. Recorded driving is played again at 20 Hz, four vehicles a participant,',
-        'with the way of sending and of sending again that a recorder has, on the machine of the',
-        'learner (nice 10: in a fleet they are elsewhere), which learns all the time.',
-        f'Weights of {size:.1f} MB go out every 10 s; their',
-        'delay runs from the stamp of the message until a vehicle has it. Missing and twice: the',
-        'replay of the last checkpoint against what was sent.', '',
+        f'{machine()}.', '',
+        'Recorded driving is played again at 20 Hz, four vehicles a participant, with the way of',
+        'sending and of sending again that a recorder has, on the machine of the learner (at nice',
+        '10: in a fleet their processors are elsewhere), which learns all the time. Weights of',
+        f'{size:.1f} MB go out every 10 s; their delay runs from the stamp of the message until a',
+        'vehicle has it. Missing and twice: the replay of the last checkpoint against what was',
+        'sent.', '',
         _row(list(COLUMNS.values())), _row(['---'] * len(COLUMNS)),
         *(_row([one[name] for name in COLUMNS]) for one in table), '',
-        'What the whole fleet costs. Learner: its threads beside the one that learns, and its '
-        'memory beside', 'the stored steps; bytes are those of the serialised transitions. '
-        "Vehicles' side: the processes that", 'play the vehicles, 16 in each.', '',
+        'What the whole fleet costs. Learner: its threads beside the one that learns, and the',
+        'memory that it has grown by; bytes are those of the serialised transitions. '
+        "Vehicles' side:", 'the processes that play the vehicles, 16 in each.', '',
         _row(['Vehicles', *(name for name, _ in COSTS.values())]),
         _row(['---'] * (len(COSTS) + 1)),
         *(_row([one['vehicles'], *(round(one[name] * scale, 1)
