@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar('T')
+_WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _checked(key: str, value: Any, kind: Any, about: Setting, where: str) -> Any
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f'{where}: {key} = {value!r} is not a list of {item.__name__}')
+            raise ValueError(f'{where}: {key} = {value!r}: give a list, each {_WORDS[item]}')
         return tuple(_scalar(key, one, item, about, where) for one in value)
     return _scalar(key, value, kind, about, where)
 
@@ -125,8 +126,7 @@ def _scalar(key: str, value: Any, kind: type, about: Setting, where: str) -> Any
         value = float(value)
     wrong_bool = isinstance(value, bool) and kind is not bool
     if wrong_bool or not isinstance(value, kind):
-        raise ValueError(f'{where}: {key} = {value!r} is a {type(value).__name__}, '
-                         f'expected a {kind.__name__}')
+        raise ValueError(f'{where}: {key} = {value!r}: give {_WORDS[kind]}')
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f'{where}: {key} = {value!r} is not finite')
     if about.choices is not None and value not in about.choices:

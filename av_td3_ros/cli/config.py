@@ -47,7 +47,10 @@ class Config:
         """Check `values` and fill in the defaults; raise ValueError naming node and key."""
         unknown = sorted(set(values) - set(SETTINGS))
         if unknown:
-            raise ValueError(f'config: unknown node {unknown[0]!r}, known: {", ".join(SETTINGS)}')
+            near = difflib.get_close_matches(unknown[0], SETTINGS, n=1, cutoff=0.8)
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise ValueError(f'config: unknown node {unknown[0]!r}, known: '
+                             f'{", ".join(SETTINGS)}{hint}')
         self.settings = {
             node: from_mapping(kind, from_ros(dict(values.get(node, {}))), node)
             for node, kind in SETTINGS.items()}
@@ -214,7 +217,8 @@ def read_node_file(path: Path) -> Values:
 
 def described_file(node: str) -> str:
     """Return the text of config/NODE.yaml: every key with its default, meaning and range."""
-    lines = ['# Every parameter of this node, at its default.', '/**:', '  ros__parameters:']
+    lines = ['# Every parameter of this node, at its default; live: `ros2 param set` changes it.',
+             '/**:', '  ros__parameters:']
     defaults = to_ros(SETTINGS[node]())
     opened: list[str] = []
     for key, _, about in described_fields(SETTINGS[node]):
@@ -226,6 +230,7 @@ def described_file(node: str) -> str:
             opened.append(part)
         indent = '  ' * (len(groups) + 2)
         meaning = about.description + _allowed(about.minimum, about.maximum, about.choices)
+        meaning += '; live' if about.live else ''
         lines += [f'{indent}# {line}' for line in textwrap.wrap(meaning, 96 - len(indent))]
         value = yaml.safe_dump(defaults[key], default_flow_style=True).split('\n...')[0].strip()
         lines.append(f'{indent}{name}: {value}')

@@ -55,7 +55,7 @@ class Told:
         if start:  # what comes is no beginner's driving
             config = config.with_values({'learner_node': {'resume': str(start.resolve())},
                                          'policy_node': {'exploration.warmup_steps': 0}})
-        return config.with_options(self._options())
+        return self._changed(config)
 
     def driving(self, policy: str, recording: bool) -> Config:
         """Return the configuration with which a policy drives; raise ValueError or OSError."""
@@ -65,7 +65,7 @@ class Told:
         config = self._base(learned).for_driving(
             self.profile, self.vehicle, map_name=self._map(DRIVING_MAP),
             seed=number('seed', self.seed), recording=recording)
-        config = config.with_values({'policy_node': driver}).with_options(self._options())
+        config = self._changed(config.with_values({'policy_node': driver}))
         if learned is not None:
             check_fit(learned, config.settings['environment_node'])
         return config
@@ -79,9 +79,9 @@ class Told:
 
     def simulating(self, mode: str) -> Config:
         """Return the configuration of the simulator alone; raise ValueError or OSError."""
-        return self._base(None).for_simulator(
+        return self._changed(self._base(None).for_simulator(
             self.vehicle, map_name=self._map(DRIVING_MAP), seed=number('seed', self.seed)
-            ).with_values({'simulator_node': {'mode': mode}}).with_options(self._options())
+            ).with_values({'simulator_node': {'mode': mode}}))
 
     def viewing(self) -> Config:
         """
@@ -100,7 +100,7 @@ class Told:
             config = config.with_values({'inspection_node': {
                 **{f'view.{name}': value for name, value in camera.items()},
                 'prediction.steering_angle': angle}})
-        return config.with_options(self._options())
+        return self._changed(config)
 
     def overruled(self) -> list[str]:
         """Say what of `params_file` does not count, because the profile needs another value."""
@@ -115,10 +115,15 @@ class Told:
 
     def _base(self, learned: Policy | None) -> Config:
         values = Config.shipped().values()
-        for part in (trained_with(learned) if learned is not None else {},
-                     given_values(Path(self.params_file)) if self.params_file else {}):
-            _merge(values, part)
-        return Config(values)
+        if learned is not None:
+            _merge(values, trained_with(learned))
+        if not self.params_file:
+            return Config(values)
+        _merge(values, given_values(Path(self.params_file)))
+        try:
+            return Config(values)
+        except ValueError as error:
+            raise ValueError(f'{self.params_file}: {error}') from error
 
     def _map(self, default: str) -> str | None:
         if not has_simulator(self.profile):
@@ -130,6 +135,12 @@ class Told:
         if not self.map_name and 'world.map' in given.get('simulator_node', {}):
             return None
         return self.map_name or default
+
+    def _changed(self, config: Config) -> Config:
+        try:
+            return config.with_options(self._options())
+        except ValueError as error:  # which names the option of av-td3
+            raise ValueError(str(error).replace('--config ', 'config:=')) from error
 
     def _options(self) -> list[str]:
         return shlex.split(self.config)

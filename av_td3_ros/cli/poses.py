@@ -28,8 +28,13 @@ def read_poses(file: Path) -> FloatArray:
                                else _csv_rows(read_text(file).splitlines()))
         poses = np.array([[float(row[key]) for key in (
             COLUMNS if isinstance(row, dict) else range(3))] for row in rows], np.float64)
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read ({error.strerror}): give a .csv or .json file '
+                         'of poses') from error
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, csv.Error) as error:
-        raise ValueError(f'{file} holds no poses ({brief(error)}): give x, y, yaw in m and rad, '
+        why = ('a pose has not all of x, y, yaw' if isinstance(error, (KeyError, IndexError))
+               else brief(error))
+        raise ValueError(f'{file} holds no poses ({why}): give x, y, yaw in m and rad, '
                          'as columns of a .csv or a list of lists in a .json') from error
     if not len(poses) or not np.isfinite(poses).all():
         raise ValueError(f'{file}: {len(poses)} poses, or some that are not finite')

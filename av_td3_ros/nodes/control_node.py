@@ -128,15 +128,24 @@ class ControlNode(LifecycleNode):
         if request.data:
             refused = self._rival() or self._gate.engage(self._now())
             response.success = not refused
-            response.message = refused or ('engaged' if self._observed.age is not None else
-                                           'engaged, but there is nothing to drive yet: no '
-                                           'observation comes; is there a route?')
+            response.message = refused or self._engaged()
             self._tell()
         else:
             response.success, response.message = True, 'disengaged'
             self._authority.disengage('disengaged')
             self._heed()
         return response
+
+    def _engaged(self) -> str:
+        """Say what being engaged comes to now."""
+        words = 'engaged'
+        if self._authority.driver == Driver.HUMAN:
+            words += ', once the human overrides no longer'
+        if self._observed.age is None:
+            limit = self.settings.idle_timeout
+            words += ('; there is nothing to drive, as no observation comes: is there a route?'
+                      + (f' Without one this ends in {limit:g} s' if limit else ''))
+        return words
 
     def _on_emergency_stop(self, message: Bool) -> None:
         self._authority.is_pressed = message.data
@@ -309,6 +318,8 @@ class ControlNode(LifecycleNode):
                   **dict(zip(('steer', 'acceleration'), self._gate.applied.tolist(),
                              strict=True))}
         if self._sent.age is None:
+            if self._sent.count and not self.settings.sensor_timeout:
+                return Reading(OK, 'no command is asked for: the world waits', values)
             return Reading(WARN, 'no command sent: no observation comes', values)
         return Reading(OK, f'{self._sent.rate:.1f} commands a second', values)
 

@@ -7,7 +7,12 @@ import time
 
 import numpy as np
 from av_td3_msgs.msg import EpisodeSummary, Observation
-from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent, CarlaWorldInfo
+from carla_msgs.msg import (
+    CarlaCollisionEvent,
+    CarlaLaneInvasionEvent,
+    CarlaStatus,
+    CarlaWorldInfo,
+)
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
@@ -51,7 +56,7 @@ from av_td3_ros.settings import group, setting
 
 LARGE = 1 << 23  # bytes of an image that is made small at once: many may have to wait
 SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
-UNPAIRED = 2.0  # s of wall time in which images and odometry come, but never together
+UNPAIRED = 20  # images that come one after the other, and none of them finds an odometry
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 ROUTE_WAIT = 0.5  # s of wall time that a first frame waits for its route, which may come after it
 
@@ -113,11 +118,12 @@ class EnvironmentNode(Node):
         self._invasions = 0
         self._stamp_ns = 0
         self._gaps = self._counted = 0
-        self._awaited = False
+        self._awaited = self._world_stands = False
         self.failure = ''
         self._alone, self._routeless, self._unpaired = Throttle(), Throttle(30.0), Throttle(10.0)
         self._frames_of: dict[str, str] = {}  # odometry and route: the frame that each is in
         self._image_ns, self._apart_ns = 0, math.inf  # newest; how near odometry has come to one
+        self._lonely = 0  # images in a row that have not found their odometry
         self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(
@@ -143,14 +149,16 @@ class EnvironmentNode(Node):
         if s.resets:
             self._inputs.listen(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
                                 qos.LATCHED)
+            self._inputs.listen(CarlaStatus, '~/input/world_status', self._on_world_status,
+                                qos.SENSOR)
             every(self, 0.25, self._ask_again)
 
         diagnostics = Diagnostics(self, s.vehicle)
         diagnostics.add('inputs', self._inputs.tell)
-        diagnostics.add('camera', lambda: stream(
-            'image', self._images_heard, SILENT, "is the camera's driver alive?"))
-        diagnostics.add('odometry', lambda: stream(
-            'odometry', self._odometry_heard, SILENT, 'is the localisation alive?'))
+        diagnostics.add('camera', lambda: self._tell_stream(
+            'image', self._images_heard, "is the camera's driver alive?"))
+        diagnostics.add('odometry', lambda: self._tell_stream(
+            'odometry', self._odometry_heard, 'is the localisation alive?'))
         diagnostics.add('pairing', self._tell_pairing)
         diagnostics.add('episode', self._tell_episode)
 
@@ -168,6 +176,9 @@ class EnvironmentNode(Node):
         self._end_episode('interrupted')
         self._resetter.plan = None  # the timer begins the next one, once everybody is there
 
+    def _on_world_status(self, message: CarlaStatus) -> None:
+        self._world_stands = message.synchronous_mode and not message.synchronous_mode_running
+
     def _on_raw_image(self, message: bytes) -> None:
         image = read_image(message)
         self._on_image(image.stamp_ns, image)
@@ -179,6 +190,7 @@ class EnvironmentNode(Node):
         self._images_heard.note()
         self._trace.mark('image arrived', stamp_ns)
         self._image_ns = stamp_ns
+        self._lonely += 1
         image: RawImage | CompressedImage | np.ndarray | ImageError = message
         if len(message.data) > LARGE:
             try:
@@ -214,6 +226,9 @@ class EnvironmentNode(Node):
         self._invasions += len(message.crossed_lane_markings)
 
     def _on_path(self, message: Path) -> None:
+        if not message.poses:
+            self._path = None
+            raise ValueError('it is empty: there is no way to the goal')
         points = np.array([(one.pose.position.x, one.pose.position.y) for one in message.poses])
         RouteTracker(points.reshape(-1, 2))  # refuses what is no route
         self._path = points
@@ -240,6 +255,7 @@ class EnvironmentNode(Node):
 
     def _take(self, measurements: list[Measurement]) -> None:
         for one in measurements:
+            self._lonely = 0
             self._trace.mark('paired', one.odometry.stamp_ns)
             try:
                 frame = self._frame(one.image)
@@ -271,6 +287,9 @@ class EnvironmentNode(Node):
                 # A lockstep world waits meanwhile: it ticks once from the start to the first step.
                 self._begin_reset()
             if not self._ready(vehicle):
+                if self._resetter is None and self._path is None and self._routeless.ready():
+                    self.get_logger().warning(
+                        'camera and odometry are there, but no route: publish one')
                 if self._stands_at_start(vehicle):
                     # A lockstep world must not go on meanwhile, or no episode begins like another.
                     self._routeless_start = frame, vehicle, others
@@ -321,8 +340,6 @@ class EnvironmentNode(Node):
         """Ask for the brake on a frame that belongs to no episode: the world still waits."""
         self._holds.publish(Header(stamp=to_stamp(vehicle.stamp_ns),
                                    frame_id=self.settings.vehicle))
-        if self._resetter is None and self._path is None and self._routeless.ready():
-            self.get_logger().warning('camera and odometry are there, but no route: publish one')
 
     # -- episodes
 
@@ -399,12 +416,17 @@ class EnvironmentNode(Node):
         self._summaries.publish(summary)
         self.get_logger().info(f'episode {self._index} ended: {reason}')
 
+    def _tell_stream(self, what: str, meter: Meter, remedy: str) -> Reading:
+        if self._world_stands:
+            return Reading(OK, f'{what}: the world is paused (a learner that is behind holds it)')
+        return stream(what, meter, SILENT, remedy)
+
     def _tell_pairing(self) -> Reading:
         counts = {**self._pairer.counts, 'refused': self._inputs.refused()}
         before, self._counted = self._counted, sum(counts.values())
         apart_ns, self._apart_ns = self._apart_ns, math.inf
-        both = self._images_heard.age is not None and self._odometry_heard.age is not None
-        if both and time.monotonic() - self._seen_at > UNPAIRED and math.isfinite(apart_ns):
+        tolerance_ns = self.settings.pairing.tolerance * 1e9
+        if self._lonely >= UNPAIRED and tolerance_ns < apart_ns < math.inf:
             words = (f'no image finds its odometry: their stamps are {1e-6 * apart_ns:.1f} ms '
                      f'apart or more, pairing.tolerance is '
                      f'{1e3 * self.settings.pairing.tolerance:g} ms; set it to half the time '

@@ -296,6 +296,8 @@ class LearnerNode(Node):
             if self.context.ok():
                 self._publish_weights(last=True)
             self._save()
+            if self._learner.checkpoint:
+                self.get_logger().info(f'checkpoint {self._learner.checkpoint} is written')
         self._learner.close()
         if self._log is not None:
             self._log.close()

@@ -246,6 +246,8 @@ class PolicyNode(LifecycleNode):
                   'refused observations': self._inputs.refused('observation')}
         if not self._is_active:
             return Reading(WARN, 'not active: the vehicle brakes', values)
+        if meter.age is None and meter.count:
+            return Reading(OK, 'no observation to answer now; environment_node says why', values)
         if meter.age is None:
             return Reading(WARN, 'no observation to answer: is environment_node alive, and is '
                            'there a route?', values)

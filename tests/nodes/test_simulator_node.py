@@ -480,7 +480,7 @@ REFUSED = {
     'unknown spawn point': ({'world.spawn_point': 9999}, ('9999', 'spawn points')),
     'unknown parameter': ({'world.mapp': 'loop'}, ("'world.mapp'", "did you mean 'world.map'")),
     'out of range': ({'world.camera.fov': 200.0}, ('world.camera.fov', '200', '10.0 to 150.0')),
-    'wrong type': ({'seed': 'high'}, ('seed', "'high'", 'int')),
+    'wrong type': ({'seed': 'high'}, ('seed', "'high'", 'whole number')),
     'no such choice': ({'mode': 'warp'}, ('mode', "'warp'", 'lockstep', 'real_time')),
 }
 

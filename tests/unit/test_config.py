@@ -71,7 +71,7 @@ def test_the_last_option_wins_and_the_first_configuration_stays() -> None:
     ('learner_node.td3.gama=0.9', "did you mean 'td3.gamma'"),
     ('lerner_node.threads=2', "did you mean 'learner_node.threads'"),
     ('td3.gamma=2', 'td3.gamma = 2.0 is out of range'),
-    ('td3.gamma=high', "td3.gamma = 'high' is a str"),
+    ('td3.gamma=high', "td3.gamma = 'high': give a number"),
     ('td3.gamma', '--config td3.gamma'), ('=1', 'unknown key'),
     ('td3.gamma=[', 'is no YAML value'),
     ('mode=warp', "mode = 'warp' is not one of"),
@@ -140,6 +140,8 @@ def test_a_parameter_file_that_cannot_be_read_is_told_in_words(tmp_path: Path) -
 def test_an_unknown_node_is_named() -> None:
     with pytest.raises(ValueError, match="unknown node 'lidar_node', known: simulator_node"):
         Config({'lidar_node': {}})
+    with pytest.raises(ValueError, match="did you mean 'control_node'"):
+        Config({'controll_node': {}})
 
 
 def test_a_preset_sets_the_recipe_on_both_sides_and_options_come_on_top() -> None:

@@ -340,7 +340,7 @@ def test_at_the_end_of_its_route_it_waits_for_somebody_to_engage() -> None:
         drive.on(0.06)
     assert drive.gate.authority.reason == 'there is nothing to drive for 1 s'
     (alarm,) = drive.gate.take_alarms()
-    assert 'publish one, then engage' in alarm.details
+    assert 'publish one that begins where the vehicle stands, then engage' in alarm.details
     drive.sends = dict.fromkeys(drive.sends, True)
     drive.on(1.0)  # the next route alone moves nothing
     assert drive.commands[-1][1].action[1] < 0.0

@@ -156,7 +156,8 @@ class Watchdog:
                 or now.steady - self._idle_since <= limit * SECOND):
             return None
         return Fault('there is nothing to drive', f'no episode to drive for {limit:g} s: the '
-                     'route is at its end, or there is none; publish one, then engage')
+                     'route is at its end, was left, or there is none (environment_node logs '
+                     'which); publish one that begins where the vehicle stands, then engage')
 
 
 def _few(seconds: float) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ from av_td3_ros.ros.launching.parts import (
 )
 from av_td3_ros.trust.session_key import session_key
 
+TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
+OF_LEARNING = ('steps', 'resume', 'ranks')
+
 
 def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = False
           ) -> list[Action]:
@@ -38,6 +42,9 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
     if len(vehicles) > 1 and not own_worlds and has_simulator(chosen['profile']):
         raise ValueError(f'worlds: the simulator of profile {chosen["profile"]!r} has room for '
                          'one vehicle: give worlds:=own')
+    if chosen.get('policy'):
+        raise ValueError(f'policy: what is learned drives here; resume:={chosen["policy"]} goes '
+                         'on from a run, learner:=false only drives')
     told = _told(context, vehicles[0])
     config = told.training(chosen['steps'], chosen['resume'], chosen['ranks'])
     nodes = {vehicle: _bound(context, vehicle, vehicle_nodes(
@@ -68,6 +75,9 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
 def drive(context: LaunchContext) -> list[Action]:
     """Return what lets a policy drive, without a learner here."""
     chosen = context.launch_configurations
+    idle = [name for name in OF_LEARNING if chosen.get(name)]
+    if idle:
+        raise ValueError(f'{", ".join(idle)}: nothing is learned here, give learner:=true as well')
     vehicle, transitions = chosen['vehicle'], chosen['transitions'] == 'true'
     told = _told(context, vehicle)
     config = told.driving(chosen['policy'], transitions)
@@ -122,6 +132,9 @@ def _told(context: LaunchContext, vehicle: str, profile: str = '') -> Told:
 def _bound(context: LaunchContext, vehicle: str, nodes: Iterable[NodeSpec]) -> list[NodeSpec]:
     """Return the nodes bound as the arguments say where they say it otherwise."""
     topic = context.launch_configurations['odometry'].replace('{vehicle}', vehicle)
+    if topic and not TOPIC.fullmatch(topic):
+        raise ValueError(f'odometry: {topic!r} is no topic: give names of letters, digits and _, '
+                         'with / before each, such as /vehicle/odometry')
     return [one.with_topic('~/input/odometry', topic) if topic else one for one in nodes]
 
 

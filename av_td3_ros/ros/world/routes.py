@@ -12,6 +12,8 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import from_pose_message
 from av_td3_ros.ros.inputs import Inputs
 
+MAP = 'map'  # the frame that the bridge calls so
+
 
 class Routes:
     """Plan the shortest way to the goal that was asked for last."""
@@ -44,5 +46,8 @@ class Routes:
         return np.column_stack([points, np.arctan2(steps[:, 1], steps[:, 0])])
 
     def _on_goal(self, message: PoseStamped) -> None:
+        frame = message.header.frame_id.lstrip('/')
+        if frame not in ('', MAP):
+            raise ValueError(f'it is in frame {frame!r}, give it in that of the roads, {MAP!r}')
         self._goal = from_pose_message(message.pose)
         self.is_due = True
