@@ -13,14 +13,12 @@ from carla_msgs.msg import (
     CarlaStatus,
     CarlaWorldInfo,
 )
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Path
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
 from av_td3_ros.driving.camera.frame_stack import FrameSettings, FrameStack
-from av_td3_ros.driving.camera.image import ImageError
+from av_td3_ros.driving.camera.image import Frame
 from av_td3_ros.driving.camera.view import CameraViewSettings
 from av_td3_ros.driving.episode.episode import DrivingSettings, Episode, Step
 from av_td3_ros.driving.episode.planner import (
@@ -29,34 +27,27 @@ from av_td3_ros.driving.episode.planner import (
     check_room_to_stop,
 )
 from av_td3_ros.driving.perception.obstacles import Box, ObstacleMeter, ObstacleSettings
-from av_td3_ros.driving.perception.pairing import Measurement, MeasurementPairer, PairingSettings
+from av_td3_ros.driving.perception.pairing import PairingSettings
 from av_td3_ros.driving.perception.vehicle_state import Events, VehicleState
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.driving.route.tracker import RouteTracker
 from av_td3_ros.ros import qos
-from av_td3_ros.ros.camera import CameraReader
 from av_td3_ros.ros.conversions import (
-    from_odometry,
     to_bytes,
     to_episode_summary,
     to_floats,
-    to_nanoseconds,
     to_reward_terms,
     to_stamp,
 )
-from av_td3_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Meter, Reading, stream
+from av_td3_ros.ros.diagnostics import OK, WARN, Diagnostics, Reading
 from av_td3_ros.ros.inputs import Inputs
-from av_td3_ros.ros.markers import from_markers
 from av_td3_ros.ros.parameters import declare_settings
-from av_td3_ros.ros.raw_image import RawImage, read_image
 from av_td3_ros.ros.resets import Resetter
 from av_td3_ros.ros.runtime import Throttle, actors_on, every, run
+from av_td3_ros.ros.sensing import Seen, Sensing
 from av_td3_ros.ros.tracing import Trace
 from av_td3_ros.settings import group, setting
 
-LARGE = 1 << 23  # bytes of an image that is made small at once: many may have to wait
-SILENT = 1.0   # s of wall time without a message after which a sensor counts as gone
-UNPAIRED = 20  # images that come one after the other, and none of them finds an odometry
 SILENCE = 0.5  # s of wall time without a frame after which the first reset waits for none
 ROUTE_WAIT = 0.5  # s of wall time that a first frame waits for its route, which may come after it
 
@@ -90,21 +81,15 @@ class EnvironmentSettings:
             check_room_to_stop(self.episodes, self.driving.target_speed)
 
 
-# What the first step of an episode is made of: frame, vehicle, other vehicles.
-Start = tuple[np.ndarray, VehicleState, tuple[Box, ...] | None]
-
-
 class EnvironmentNode(Node):
     """Pairs, stacks, judges; asks the simulator for the next episode's start and goal."""
 
     def __init__(self) -> None:
         super().__init__('environment_node')
         s = self.settings = declare_settings(self, EnvironmentSettings)
-        self._pairer: MeasurementPairer = MeasurementPairer(s.pairing, s.obstacles.measured)
         self._stack = FrameStack.from_settings(s.frame)
         self._trace = Trace(s.trace)
         self._inputs = Inputs(self)
-        self._camera = CameraReader(self, self._inputs, s.camera, s.frame.size, self._trace)
         self._resetter = Resetter(self, s.reset_timeout) if s.resets else None
         self._path: np.ndarray | None = None
         self._episode: Episode | None = None
@@ -112,19 +97,16 @@ class EnvironmentNode(Node):
         self._index = s.first_episode - 1
         self._seen_at = 0.0
         self._vehicle: VehicleState | None = None
-        self._routeless_start: Start | None = None
+        self._routeless_start: Seen | None = None
         self._impulse: float | None = None
         self._hit_vehicle = False
         self._invasions = 0
         self._stamp_ns = 0
-        self._gaps = self._counted = 0
-        self._awaited = self._world_stands = False
+        self._gaps = 0
+        self._awaited = False
         self.failure = ''
-        self._alone, self._routeless, self._unpaired = Throttle(), Throttle(30.0), Throttle(10.0)
+        self._routeless = Throttle(30.0)
         self._frames_of: dict[str, str] = {}  # odometry and route: the frame that each is in
-        self._image_ns, self._apart_ns = 0, math.inf  # newest; how near odometry has come to one
-        self._lonely = 0  # images in a row that have not found their odometry
-        self._images_heard, self._odometry_heard = Meter(), Meter()
 
         self._observations = self.create_publisher(
             Observation, '~/output/observation', qos.FOLLOWED)
@@ -132,20 +114,16 @@ class EnvironmentNode(Node):
         self._summaries = self.create_publisher(
             EpisodeSummary, '~/output/episode_summary', qos.EVENT)
 
-        if s.image_transport == 'raw':
-            self._inputs.listen(Image, '~/input/image', self._on_raw_image, qos.SENSOR, raw=True)
-        else:
-            self._inputs.listen(CompressedImage, '~/input/image', self._on_compressed_image,
-                                qos.SENSOR)
-        self._odometry_topic = self._inputs.listen(
-            Odometry, '~/input/odometry', self._on_odometry, qos.SENSOR).topic_name
+        self._sensing = Sensing(
+            self, self._inputs, self._trace, transport=s.image_transport, size=s.frame.size,
+            camera=s.camera, pairing=s.pairing, with_others=s.obstacles.measured,
+            take=self._take, miss=self._hold,
+            heard_in=lambda frame: self._agree('odometry', frame))
         self._inputs.listen(CarlaCollisionEvent, '~/input/collision', self._on_collision,
                             qos.EVENT)
         self._inputs.listen(CarlaLaneInvasionEvent, '~/input/lane_invasion',
                             self._on_lane_invasion, qos.EVENT)
         self._inputs.listen(Path, '~/input/path', self._on_path, qos.LATCHED)
-        if s.obstacles.measured:
-            self._inputs.listen(MarkerArray, '~/input/markers', self._on_markers, qos.SENSOR)
         if s.resets:
             self._inputs.listen(CarlaWorldInfo, '~/input/world_info', self._on_world_info,
                                 qos.LATCHED)
@@ -155,11 +133,7 @@ class EnvironmentNode(Node):
 
         diagnostics = Diagnostics(self, s.vehicle)
         diagnostics.add('inputs', self._inputs.tell)
-        diagnostics.add('camera', lambda: self._tell_stream(
-            'image', self._images_heard, "is the camera's driver alive?"))
-        diagnostics.add('odometry', lambda: self._tell_stream(
-            'odometry', self._odometry_heard, 'is the localisation alive?'))
-        diagnostics.add('pairing', self._tell_pairing)
+        self._sensing.add_to(diagnostics)
         diagnostics.add('episode', self._tell_episode)
 
     # -- what comes in
@@ -177,42 +151,8 @@ class EnvironmentNode(Node):
         self._resetter.plan = None  # the timer begins the next one, once everybody is there
 
     def _on_world_status(self, message: CarlaStatus) -> None:
-        self._world_stands = message.synchronous_mode and not message.synchronous_mode_running
-
-    def _on_raw_image(self, message: bytes) -> None:
-        image = read_image(message)
-        self._on_image(image.stamp_ns, image)
-
-    def _on_compressed_image(self, message: CompressedImage) -> None:
-        self._on_image(to_nanoseconds(message.header.stamp), message)
-
-    def _on_image(self, stamp_ns: int, message: RawImage | CompressedImage) -> None:
-        self._images_heard.note()
-        self._trace.mark('image arrived', stamp_ns)
-        self._image_ns = stamp_ns
-        self._lonely += 1
-        image: RawImage | CompressedImage | np.ndarray | ImageError = message
-        if len(message.data) > LARGE:
-            try:
-                image = self._camera.frame(message)
-            except ImageError as error:
-                image = error
-        self._take(self._pairer.add_image(stamp_ns, image))
-
-    def _on_odometry(self, message: Odometry) -> None:
-        vehicle = from_odometry(message)
-        self._odometry_heard.note()
-        self._apart_ns = min(self._apart_ns, abs(vehicle.stamp_ns - self._image_ns))
-        self._agree('odometry', message.header.frame_id)
-        lonely = self._pairer.lonely_odometry
-        self._take(self._pairer.add_odometry(vehicle.stamp_ns, vehicle))
-        if self._pairer.lonely_odometry > lonely and self._alone.ready():
-            self.get_logger().warning(
-                'no markers with the stamp of the odometry: have the bridge publish them '
-                '(sensor.pseudo.markers), or set obstacles.measured to false')
-
-    def _on_markers(self, message: MarkerArray) -> None:
-        self._take(self._pairer.add_others(*from_markers(message)))
+        self._sensing.world_stands = (
+            message.synchronous_mode and not message.synchronous_mode_running)
 
     def _on_collision(self, message: CarlaCollisionEvent) -> None:
         impulse = message.normal_impulse
@@ -253,32 +193,16 @@ class EnvironmentNode(Node):
 
     # -- one frame with its odometry
 
-    def _take(self, measurements: list[Measurement]) -> None:
-        for one in measurements:
-            self._lonely = 0
-            self._trace.mark('paired', one.odometry.stamp_ns)
-            try:
-                frame = self._frame(one.image)
-            except ImageError as error:
-                self._inputs.refuse('image', error)
-                self._hold(one.odometry)
-                continue
-            self._trace.mark('preprocessed', one.odometry.stamp_ns)
-            try:
-                self._advance(frame, one.odometry, one.others)
-            except ValueError as error:  # time went backwards: the episode cannot go on
-                self.get_logger().warning(f'episode {self._index} interrupted: {error}')
-                self._end_episode('interrupted')
-                self._next_episode()
-                self._hold(one.odometry)
+    def _take(self, frame: Frame, vehicle: VehicleState, others: tuple[Box, ...] | None) -> None:
+        try:
+            self._advance(frame, vehicle, others)
+        except ValueError as error:  # time went backwards: the episode cannot go on
+            self.get_logger().warning(f'episode {self._index} interrupted: {error}')
+            self._end_episode('interrupted')
+            self._next_episode()
+            self._hold(vehicle)
 
-    def _frame(self, image: RawImage | CompressedImage | np.ndarray | ImageError
-               ) -> np.ndarray:
-        if isinstance(image, ImageError):
-            raise image
-        return image if isinstance(image, np.ndarray) else self._camera.frame(image)
-
-    def _advance(self, frame: np.ndarray, vehicle: VehicleState,
+    def _advance(self, frame: Frame, vehicle: VehicleState,
                  others: tuple[Box, ...] | None) -> None:
         self._stamp_ns, self._seen_at, self._vehicle = vehicle.stamp_ns, time.monotonic(), vehicle
         self._routeless_start = None
@@ -373,7 +297,7 @@ class EnvironmentNode(Node):
             return
         self._index += 1
         self._path = self._routeless_start = None
-        self._pairer.clear(drop_before_ns=self._stamp_ns + 1)
+        self._sensing.forget(self._stamp_ns + 1)
         try:
             resetter.begin(self._index)
         except ValueError as error:
@@ -399,9 +323,9 @@ class EnvironmentNode(Node):
 
     def _rivals(self) -> str:
         """Say who else claims to be this vehicle: two sessions in one domain undo each other."""
-        others = self.get_publishers_info_by_topic(self._odometry_topic)
+        others = self.get_publishers_info_by_topic(self._sensing.odometry_topic)
         return '' if len(others) < 2 else (
-            f'; {len(others)} nodes publish {self._odometry_topic} ('
+            f'; {len(others)} nodes publish {self._sensing.odometry_topic} ('
             + ', '.join(sorted(f'{one.node_namespace.rstrip("/")}/{one.node_name}'
                                for one in others))
             + '): end one, or give the sessions ROS_DOMAIN_IDs of their own')
@@ -411,33 +335,10 @@ class EnvironmentNode(Node):
             return
         summary = to_episode_summary(
             self._episode.summary(), reason, self.settings.vehicle, self._index, self._stamp_ns,
-            {**self._pairer.counts, 'images_refused': self._inputs.refused('image')})
+            self._sensing.counts)
         self._episode = None
         self._summaries.publish(summary)
         self.get_logger().info(f'episode {self._index} ended: {reason}')
-
-    def _tell_stream(self, what: str, meter: Meter, remedy: str) -> Reading:
-        if self._world_stands:
-            return Reading(OK, f'{what}: the world is paused (a learner that is behind holds it)')
-        return stream(what, meter, SILENT, remedy)
-
-    def _tell_pairing(self) -> Reading:
-        counts = {**self._pairer.counts, 'refused': self._inputs.refused()}
-        before, self._counted = self._counted, sum(counts.values())
-        apart_ns, self._apart_ns = self._apart_ns, math.inf
-        tolerance_ns = self.settings.pairing.tolerance * 1e9
-        if self._lonely >= UNPAIRED and tolerance_ns < apart_ns < math.inf:
-            words = (f'no image finds its odometry: their stamps are {1e-6 * apart_ns:.1f} ms '
-                     f'apart or more, pairing.tolerance is '
-                     f'{1e3 * self.settings.pairing.tolerance:g} ms; set it to half the time '
-                     'between two of odometry, or stamp both by one clock (av-td3 doctor tells)')
-            if self._unpaired.ready():
-                self.get_logger().warning(words)
-            return Reading(ERROR, words, counts)
-        if self._counted > before:
-            return Reading(WARN, f'{self._counted - before} messages of camera or odometry were '
-                           'late, refused or without partner since the last look', counts)
-        return Reading(OK, 'image and odometry find each other', counts)
 
     def _tell_episode(self) -> Reading:
         values = {'episode': self._index, 'resets': self.settings.resets}

@@ -404,7 +404,7 @@ def test_frames_are_turned_to_the_training_cameras_view_by_camera_info(
         connect: Callable[..., Bridge], log: Log) -> None:
     bridge = connect(camera__calibrate=True, camera__mounting__z=1.3, camera__mounting__roll=0.1)
     bridge.reset()
-    reader = bridge.node.node._camera
+    reader = bridge.node.node._sensing.camera
     # Nobody knows yet what the camera sees: no observation, but the world goes on.
     assert photograph(bridge) is None
     assert f'no camera_info on {EGO}/rgb_front/camera_info yet' in log.next('image refused')
