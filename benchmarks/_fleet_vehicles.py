@@ -76,6 +76,7 @@ class Vehicle:
         self.node.create_service(
             ResendTransitions, f'/learner/learner_node/resend_transitions/{self.name}',
             self._resend)
+        self.heard_at = 0.0
         self.heard: list[tuple[int, float]] = []  # version, s since it was sent
         self.node.create_subscription(
             ActorWeights, '/learner/actor_weights', self._hear, qos.LATCHED, raw=True)
@@ -121,6 +122,7 @@ class Vehicle:
     def _hear(self, data: bytes) -> None:
         now = time.time_ns()
         seconds, nanoseconds, version = STAMP.unpack_from(data, 4)
+        self.heard_at = time.monotonic()
         self.heard.append((version, 1e-9 * (now - nanoseconds) - seconds))
 
 
@@ -209,8 +211,12 @@ class Fleet:
                              for one in self._vehicles}}
 
     def slow(self) -> list[int]:
-        """Return what the slow subscriber holds, where one is here."""
-        return [] if self._slow is None else self._slow.held()
+        """Return what the slow subscriber holds, where one is here, while no news are coming."""
+        if self._slow is None:
+            return []
+        while not 1.0 < time.monotonic() - max(one.heard_at for one in self._vehicles) < 5.0:
+            time.sleep(0.05)
+        return self._slow.held()
 
 
 def main() -> None:
@@ -235,7 +241,7 @@ def main() -> None:
             case 'stop':
                 fleet.stop()
             case 'end':
-                print(json.dumps({**fleet.report(), 'slow': fleet.slow()}), flush=True)
+                print(json.dumps({'slow': fleet.slow(), **fleet.report()}), flush=True)
                 break
         print(json.dumps(fleet.report()), flush=True)
     os._exit(0)

@@ -148,8 +148,8 @@ def main() -> int:
         folder = Path(name)
         prepare(folder)
         cases: list[tuple[str, dict[str, Any]]] = [
-            *((way, {}) for way in WAYS), ('static peers', {'precision': 'float16'}),
-            ('static peers', {'loss': 0.01}), ('static peers', {'cut': 15.0})]
+            *((way, {}) for way in WAYS), *(('discovery server', one) for one in (
+                {'precision': 'float16'}, {'loss': 0.01}, {'cut': 15.0}))]
         for way, changes in cases:
             if options.only in (None, way):
                 if way == 'discovery server' and not shutil.which(SERVER):
