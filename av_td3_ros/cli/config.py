@@ -171,7 +171,7 @@ def given_values(path: Path) -> dict[str, Values]:
         content = read_yaml(path)
     except OSError as error:
         raise ValueError(f'the parameter file {path} cannot be read: {error.strerror}') from error
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict):
         raise ValueError(f'{path} is no parameter file: {_SHAPE}, found {_kind(content)}')
     found: dict[str, Values] = {}
     for key, section in content.items():
