@@ -292,6 +292,7 @@ class LearnerNode(Node):
         self._closing = True
         self._release_world()
         self._worker.join()
+        self._recorders.close()
         if not self._finished and not self._ranks_lost:
             if self.context.ok():
                 self._publish_weights(last=True)

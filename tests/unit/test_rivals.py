@@ -104,6 +104,18 @@ def test_what_was_asked_for_of_an_earlier_session_is_no_rival() -> None:
     assert street.rivals.news == []
 
 
+def test_what_waits_when_the_learner_ends_is_not_left_out() -> None:
+    street = Street()
+    street.send('a', 1)
+    street.send('b', 1, 2)
+    assert street.rivals.close() == [('b', 1), ('b', 2)]
+    assert street.rivals.close() == []
+    street.send('c', 1)
+    street.send('b', 3)
+    street.send('c', 2)
+    assert street.rivals.close() == []  # refused
+
+
 def test_it_tells_who_is_heard() -> None:
     street = Street()
     street.send('a', 1)

@@ -126,6 +126,11 @@ class Recorders:
             self._take(one)
         self.ask(vehicle)
 
+    def close(self) -> None:
+        """Take what waited for it to be known whether a vehicle was started again."""
+        for one in self.rivals.close():
+            self._late(one)
+
     def tell(self) -> Reading:
         """Say which vehicles are heard and whether two have the same name, for /diagnostics."""
         heard = self.rivals.vehicles

@@ -122,6 +122,12 @@ class Rivals(Generic[T]):
                     break
         return ready
 
+    def close(self) -> list[T]:
+        """Return all that still waits: who ends now hears nobody speak again."""
+        return [message for name in self._names.values()
+                for session, one in list(name.sessions.items()) if one.waits
+                for message in self._take_over(name, session)]
+
     def is_kept_out(self, vehicle: str, session: str) -> bool:
         """Return whether nothing of a session is learned from now."""
         name = self._names.get(vehicle)
