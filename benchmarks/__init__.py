@@ -25,6 +25,19 @@ def machine() -> str:
     return ', '.join(names)
 
 
+def command_line(name: str) -> str:
+    """Return the command that runs now."""
+    return ' '.join([f'python -m benchmarks.{name}', *sys.argv[1:]])
+
+
+def write_results(name: str, claims: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]],
+                  file: Path, **more: Any) -> None:
+    """Write everything to `file` as JSON, and what `more` there is."""
+    file.write_text(json.dumps({
+        'benchmark': name, 'machine': machine(), 'command': command_line(name), **more,
+        'claims': claims, 'table': table}, indent=2) + '\n', encoding='utf-8')
+
+
 def conclude(name: str, claims: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]],
              file: Path | None) -> int:
     """Print which claims hold, write everything to `file` as JSON, return the exit status."""
@@ -32,9 +45,5 @@ def conclude(name: str, claims: Sequence[dict[str, Any]], table: Sequence[dict[s
         print(f'{"holds" if claim["holds"] else "FAILS"}: {claim["name"]}: {claim["value"]} '
               f'{claim["unit"]} (goal {claim["goal"]})')
     if file is not None:
-        file.write_text(json.dumps({
-            'benchmark': name,
-            'machine': machine(),
-            'command': ' '.join([f'python -m benchmarks.{name}', *sys.argv[1:]]),
-            'claims': claims, 'table': table}, indent=2) + '\n', encoding='utf-8')
+        write_results(name, claims, table, file)
     return 0 if all(claim['holds'] for claim in claims) else 1

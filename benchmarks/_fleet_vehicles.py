@@ -91,11 +91,6 @@ class Vehicle:
         return bool(self._publisher.get_subscription_count())
 
     @property
-    def session(self) -> str:
-        """Return the name of the session."""
-        return self._sender.session
-
-    @property
     def sent(self) -> int:
         """Return how many transitions were sent so far."""
         return self._sender.sequence
@@ -205,9 +200,8 @@ class Fleet:
         times = self._process.cpu_times()
         return {'cpu': times.user + times.system, 'memory': self._process.memory_info().rss,
                 'at': time.monotonic(), 'skipped': self._skipped,
-                'vehicles': {one.name: {'session': one.session, 'sent': one.sent,
-                                        'actions': one.actions, 'bytes': one.bytes,
-                                        'heard': one.heard}
+                'vehicles': {one.name: {'sent': one.sent, 'actions': one.actions,
+                                        'bytes': one.bytes, 'heard': one.heard}
                              for one in self._vehicles}}
 
     def slow(self) -> list[int]:

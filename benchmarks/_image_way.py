@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds, to_stamp
 from av_td3_ros.ros.raw_image import read_image
-from av_td3_ros.ros.runtime import KEPT, die_with_parent, keep_memory, make_executor
+from av_td3_ros.ros.runtime import KEPT, PARENT, die_with_parent, keep_memory, make_executor
 
 PERIOD = 0.05  # s between two images
 LEVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
@@ -76,7 +76,7 @@ def write(width: int, height: int, frames: int, words: list[str]) -> np.ndarray:
                   data=to_bytes(pixels))
     environment = {name: value for name, value in os.environ.items() if name not in KEPT}
     with subprocess.Popen([sys.executable, '-m', __spec__.name, 'read', *words],
-                          env={**environment, 'AV_TD3_PARENT': str(os.getpid())}) as reader:
+                          env={**environment, PARENT: str(os.getpid())}) as reader:
         while not (publisher.get_subscription_count()
                    and node.count_publishers('/image_way/answer')):
             executor.spin_once(timeout_sec=0.1)

@@ -42,10 +42,11 @@ from av_td3_ros.ros.runtime import keep_memory, ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
-from benchmarks import conclude, machine
+from benchmarks import command_line, conclude, machine, write_results
 from benchmarks._busy import Busy
 from benchmarks._image_way import LEVERS as WAYS
 from benchmarks._image_way import way
+from benchmarks._learning_report import table_page
 
 VEHICLE = 'ego_vehicle'
 PERIOD = 0.05  # s between two frames
@@ -62,6 +63,10 @@ STAGES = {  # what has happened when a frame is at each, in order
     'heard': 'transport of the command'}
 
 
+COLUMNS = {  # of the page, by the keys of a row
+    'camera': 'Camera', 'learner': 'Learner', 'driver': 'Driver', 'frames': 'Frames',
+    'without command': 'Lost', 'busy elsewhere [cores]': 'Elsewhere, cores', 'median': 'Median',
+    'p99': 'p99', 'worst': 'Worst'}
 COMMON = (
     'environment_node.resets=false', 'environment_node.obstacles.measured=false',
     'environment_node.driving.termination.max_steps=1000000',
@@ -311,38 +316,27 @@ def key_of(one: Mapping[str, Any]) -> tuple[str, str, str]:
 def page(table: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]],
          commands: Sequence[str]) -> str:
     """Return the table as a page of docs/results."""
-    stages = list(STAGES.values())
-    lines = [
+    of_stages = ['Camera', 'Learner', 'Driver', *STAGES.values()]
+    rows = [{COLUMNS.get(key, key): value for key, value in one.items()} for one in table]
+    return '\n'.join([
         '# From camera to command', '',
         'Written by `python -m benchmarks.latency`; what the rows mean stands in '
         '[latency.md](../latency.md).', f'Machine: {machine()}. Times in ms.', '',
-        '| Camera | Learner | Driver | Frames | Lost | Elsewhere, cores | Median | p99 | Worst |',
-        '|---|---|---|---|---|---|---|---|---|',
-        *('| ' + ' | '.join(str(one[key]) for key in (
-            'camera', 'learner', 'driver', 'frames', 'without command', 'busy elsewhere [cores]',
-            'median', 'p99', 'worst')) + ' |' for one in table), '',
+        table_page([{name: one[name] for name in COLUMNS.values()} for one in rows]),
         'Median of each stage:', '',
-        '| Camera | Learner | Driver | ' + ' | '.join(stages) + ' |',
-        '|---' * (3 + len(stages)) + '|',
-        *('| ' + ' | '.join(str(one.get(key, '')) for key in (
-            'camera', 'learner', 'driver', *stages)) + ' |' for one in table
-          if stages[0] in one), '',
-        '| Goal | | Measured, ms | Holds |', '|---|---|---|---|',
-        *(f'| {one["name"]} | {one["goal"]} | {one["value"]} | '
-          f'{"yes" if one["holds"] else "no"} |' for one in claims), '',
-        'Commands:', '', *(f'    {one}' for one in commands), '']
-    return '\n'.join(lines)
+        table_page([{name: one.get(name) for name in of_stages} for one in rows
+                    if of_stages[3] in one]),
+        table_page([{'Goal': one['name'], 'ms': one['goal'], 'Measured, ms': one['value'],
+                     'Holds': 'yes' if one['holds'] else 'no'} for one in claims]),
+        'Commands:', '', *(f'    {one}' for one in commands), ''])
 
 
-def save(table: Sequence[Mapping[str, Any]], commands: Sequence[str], file: Path | None,
+def save(table: Sequence[dict[str, Any]], commands: Sequence[str], file: Path | None,
          out: Path | None) -> None:
     """Write the results as JSON and as a page, where there is a file for them."""
     claims = claims_of(table)
     if file is not None:
-        file.write_text(json.dumps({
-            'benchmark': 'latency', 'machine': machine(), 'command': commands[-1],
-            'commands': commands, 'claims': claims, 'table': table}, indent=2) + '\n',
-            encoding='utf-8')
+        write_results('latency', claims, table, file, commands=commands)
     if out is not None:
         out.write_text(page(table, claims, commands), encoding='utf-8')
 
@@ -363,7 +357,7 @@ def main() -> int:
     os.environ.update(ros_environment(os.environ))
     keep_memory()  # as the bridge does that carla.launch.py starts
     table: list[dict[str, Any]] = []
-    commands = [' '.join(['python -m benchmarks.latency', *sys.argv[1:]])]
+    commands = [command_line('latency')]
     if options.merge and options.json is not None and options.json.is_file():
         before = json.loads(options.json.read_text(encoding='utf-8'))
         table, commands = before['table'], [*before['commands'], *commands]
@@ -375,7 +369,7 @@ def main() -> int:
 
     cases = [case for case in (LEVERS if options.levers else CASES)
              if case.camera.startswith(options.only or '')
-             and case.learning == (options.learner != 'off' if options.learner else case.learning)
+             and options.learner in (None, 'learns' if case.learning else 'off')
              and case.driver.startswith(options.driver or '')]
     if options.levers:
         for lever in WAYS:

@@ -33,12 +33,10 @@ from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.gymnasium_env import NAME
 from benchmarks import conclude
 from benchmarks._busy import Busy
+from benchmarks.latency import NODES, STARTING, VEHICLE
 
-VEHICLE = 'ego_vehicle'
 GOALS = {'graph': 200.0, 'in process': 1000.0}
 SIZES = ((320, 240), (800, 600))
-STARTING = 120.0  # s of wall time in which every node must be there
-NODES = ('environment_node', 'policy_node', 'control_node')
 STAGES = {  # from one mark of a frame to the next: what it is
     'preprocessed': 'pairing, decode, preprocess', 'observed': 'stack, state, reward',
     'observation arrived': 'transport of the observation', 'decided': 'inference',

@@ -63,9 +63,13 @@ class Config:
                     for node in SETTINGS})
 
     @classmethod
-    def read(cls, path: Path) -> Config:
-        """Return the configuration that a run left; raise ValueError when it is not one."""
-        values = given_values(path)
+    def read(cls, path: Path, base: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+        """
+        Return the configuration of a parameter file, such as a run leaves.
+
+        What it leaves out is as in `base`, or else the default. Raises ValueError naming the file.
+        """
+        values = merged(base or {}, given_values(path))
         try:
             return cls(values)
         except ValueError as error:
@@ -77,10 +81,7 @@ class Config:
 
     def with_values(self, changes: Mapping[str, Mapping[str, Any]]) -> Config:
         """Return a configuration with some settings changed; raise ValueError as the first did."""
-        values = self.values()
-        for node, changed in changes.items():
-            values.setdefault(node, {}).update(changed)
-        return Config(values)
+        return Config(merged(self.values(), changes))
 
     def for_simulator(self, vehicle: str, *, map_name: str | None, seed: int | None) -> Config:
         """Return the configuration for a vehicle; what is None stays. Raises as the first did."""
@@ -154,6 +155,15 @@ class Config:
                     for node, values in self.values().items()}
         comment = ''.join(f'# {line}\n' for line in header.splitlines())
         path.write_text(comment + yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
+
+
+def merged(*parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Values]:
+    """Return the values of all parts by node; what comes later counts more."""
+    values: dict[str, Values] = {}
+    for part in parts:
+        for node, changed in part.items():
+            values.setdefault(node, {}).update(changed)
+    return values
 
 
 _SHAPE = 'it needs NODE: {ros__parameters: {KEY: VALUE}}'

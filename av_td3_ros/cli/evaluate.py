@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from av_td3_ros.cli.config import Config, changes_of
+from av_td3_ros.cli.config import Config, changes_of, merged
 from av_td3_ros.cli.evaluation import (
     Candidate,
     configured,
@@ -138,7 +138,7 @@ def prepared(options: argparse.Namespace, simulated: bool) -> tuple[Candidate, C
         raise ValueError(f'--mask {options.mask}: {options.policy} is not learned, it would only '
                          'fail without what the mask hides; give a learned policy')
     config = Config.shipped().for_training(options.profile, VEHICLE)
-    changes = _merged(config.values(), trained, _wanted(options), changes_of(options.config))
+    changes = merged(config.values(), trained, _wanted(options), changes_of(options.config))
     if policy is not None:
         check_fit(policy, from_mapping(EnvironmentSettings, from_ros(changes['environment_node']),
                                        'environment_node'))
@@ -163,14 +163,6 @@ def _wanted(options: argparse.Namespace) -> NodeValues:
     """Return what the options change of the simulated world."""
     given = {'world.appearance.world': options.world, 'world.traffic.count': options.vehicles}
     return {'simulator_node': {key: value for key, value in given.items() if value is not None}}
-
-
-def _merged(*parts: NodeValues) -> NodeValues:
-    merged: NodeValues = {}
-    for part in parts:
-        for node, values in part.items():
-            merged.setdefault(node, {}).update(values)
-    return merged
 
 
 def _check_without_simulator(options: argparse.Namespace) -> None:

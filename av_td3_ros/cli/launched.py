@@ -5,11 +5,11 @@ import dataclasses
 import itertools
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from av_td3_ros.cli.config import Config, changes_of, given_values
+from av_td3_ros.cli.config import Config, changes_of, given_values, merged
 from av_td3_ros.cli.policies import (
     BASELINES,
     camera_warnings,
@@ -114,16 +114,9 @@ class Told:
             if given.get(node, {}).get(key, value) != value and key not in changed.get(node, {})]
 
     def _base(self, learned: Policy | None) -> Config:
-        values = Config.shipped().values()
-        if learned is not None:
-            _merge(values, trained_with(learned))
-        if not self.params_file:
-            return Config(values)
-        _merge(values, given_values(Path(self.params_file)))
-        try:
-            return Config(values)
-        except ValueError as error:
-            raise ValueError(f'{self.params_file}: {error}') from error
+        values = merged(Config.shipped().values(),
+                        trained_with(learned) if learned is not None else {})
+        return Config.read(Path(self.params_file), values) if self.params_file else Config(values)
 
     def _map(self, default: str) -> str | None:
         if not has_simulator(self.profile):
@@ -174,8 +167,3 @@ def number(key: str, text: str) -> int | None:
         return int(text) if text else None
     except ValueError:
         raise ValueError(f'{key}: {text!r} is no whole number') from None
-
-
-def _merge(values: Values, part: Mapping[str, Mapping[str, Any]]) -> None:
-    for node, changed in part.items():
-        values.setdefault(node, {}).update(changed)

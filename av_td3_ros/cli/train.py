@@ -198,8 +198,7 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
             view.nodes(session.states())
             _tell(validation, view)
             is_loading = loads and not newest
-            waited.look(time.monotonic())
-            if waited.is_worrying and not is_loading:
+            if waited.look(time.monotonic()) and not is_loading:
                 view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
             if waited.seconds > (LOADING if is_loading else PATIENCE):
                 raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
@@ -230,16 +229,15 @@ class Waiting:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.is_worrying = False
         self._looked_at: float | None = None
 
-    def look(self, now: float) -> None:
-        """Count on to `now` in s; `is_worrying` is true in the one look that passes `WORRY`."""
+    def look(self, now: float) -> bool:
+        """Count on to `now` in s; return True in the one look that passes `WORRY`."""
         before = self.seconds
         if self._looked_at is not None:
             self.seconds += min(now - self._looked_at, TURN)
         self._looked_at = now
-        self.is_worrying = before < WORRY <= self.seconds
+        return before < WORRY <= self.seconds
 
     def end(self) -> None:
         """Note that something came."""

@@ -177,7 +177,7 @@ class EnvironmentNode(Node):
         self._agree('route', message.header.frame_id)
         start, self._routeless_start = self._routeless_start, None
         if start is not None:
-            self._advance(*start)
+            self._take(*start)
 
     def _agree(self, what: str, frame: str) -> None:
         """Note the frame of odometry or route; drop a route that is not in the odometry's."""

@@ -260,10 +260,6 @@ class LearnerNode(Node):
             world_waiting=bool(self._world_waiting), finished=self._finished,
             checkpoint=learner.checkpoint, metrics=to_metrics(self._metrics))
 
-    def _figures(self) -> dict[str, float]:
-        return {'updates': self._learner.agent.updates,
-                'policy_version': self._learner.policy_version, **self._metrics}
-
     def _tell(self) -> Reading:
         learner = self._learner
         values: dict[str, object] = {
@@ -278,8 +274,9 @@ class LearnerNode(Node):
             return Reading(ERROR, self.failure, values)
         if self._finished:
             return Reading(OK, 'finished', values)
-        sick = [one for one in judge(self._figures())
-                if one.severity == 'sick']
+        sick = [one for one in judge({
+            'updates': learner.agent.updates, 'policy_version': learner.policy_version,
+            **self._metrics}) if one.severity == 'sick']
         if sick:
             return Reading(ERROR, f'{sick[0].text}; {sick[0].remedy}', values)
         if not learner.agent.updates:

@@ -193,14 +193,15 @@ class ReplayBuffer:
 
         It is nan where none of them was driven by a policy of this run.
         """
-        versions = self.stored('policy_version')[-newest:]
+        versions = self.stored('policy_version', newest)
         known = versions[versions != NONE]
         return float(known.mean()) if len(known) else float('nan')
 
-    def stored(self, column: str) -> NDArray[Any]:
-        """Return a column such as 'reward' of all that is stored, oldest first."""
+    def stored(self, column: str, newest: int = 0) -> NDArray[Any]:
+        """Return a column such as 'reward' of the `newest` steps, or all for 0, oldest first."""
         with self._lock:
-            slots = np.arange(self._first, self._total) % self.capacity
+            first = max(self._first, self._total - newest) if newest else self._first
+            slots = np.arange(first, self._total) % self.capacity
             stored: NDArray[Any] = self._columns[column][slots]
             return stored
 

@@ -220,5 +220,5 @@ def test_a_row_of_latency_is_judged_and_shown() -> None:
     assert [(one['value'], one['holds']) for one in claims] == [
         (5.0, True), (5.0, True), (29.5, False)]
     page = latency.page(rows, claims, ['python -m benchmarks.latency --json x'])
-    assert '| 800x600 bgra8 | learns | plain node | 3 | 0 | 0.1 | 5.0 | 29.5 | 30.0 |' in page
+    assert '| 800x600 bgra8 | learns | plain node | 3 | 0 | 0.10 | 5.00 | 29.50 | 30.00 |' in page
     assert page.count(' | no |') == 1 and '    python -m benchmarks.latency --json x' in page

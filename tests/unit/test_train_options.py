@@ -77,13 +77,11 @@ def test_a_session_that_was_stopped_did_not_wait() -> None:
     assert waiting.seconds == train.TURN
     worries = 0
     for second in range(100):
-        waiting.look(1e6 + 0.5 * second)
-        worries += waiting.is_worrying
+        worries += waiting.look(1e6 + 0.5 * second)
     assert waiting.seconds == pytest.approx(train.TURN + 49.5)
     assert worries == 0
     for second in range(100, 200):
-        waiting.look(1e6 + 0.5 * second)
-        worries += waiting.is_worrying
+        worries += waiting.look(1e6 + 0.5 * second)
     assert worries == 1  # told once
     waiting.end()
     assert waiting.seconds == 0.0
