@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.reward_plots import with_tables
-from av_td3_ros.driving.episode.metrics import summarise
+from av_td3_ros.driving.episode.metrics import MERIT, EpisodeMetrics, summarise
 from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, evaluate
@@ -24,7 +24,7 @@ from av_td3_ros.simulator.traffic import TrafficSettings
 from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.world import WorldSettings
 from benchmarks import conclude
-from benchmarks._learning_report import recipe_rows, table_page
+from benchmarks._learning_report import best_of, recipe_rows, table_page
 from benchmarks._training import Algorithm
 
 TRAINING_MAP = 'train/roads'
@@ -58,8 +58,8 @@ class Recipe:
 
     `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
     one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
-    minutes after which it is evaluated, by world; at those of `masked` and at the last one it is
-    evaluated behind `masks` as well.
+    minutes after which it is evaluated, by world; at those of `masked` and at the last one the
+    best of the newest ones is evaluated behind `masks` as well.
     """
 
     make: Callable[[DriveSettings, int, Path], Algorithm] | None
@@ -93,7 +93,7 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
     lines = folder / 'evaluations.jsonl'
     if recipe.make is None:
         assert recipe.driver is not None
-        _append(lines, {'minutes': 0, 'transitions': 0, 'updates': 0, 'score': 0.0,
+        _append(lines, {'minutes': 0, 'transitions': 0, 'updates': 0, 'score': [],
                         NO_MASK: examine(job, recipe, recipe.driver, NO_MASK)})
         return
     algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP), job.seed, folder)
@@ -105,41 +105,46 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
         algorithm.advance(60.0 * (until - spent))
         spent = until
         snapshot = {'minutes': until, 'transitions': algorithm.transitions,
-                    'updates': algorithm.updates, **look(job, recipe, algorithm, until)}
+                    'updates': algorithm.updates, **look(job, recipe, algorithm.driver())}
         algorithm.save()
+        done.append(snapshot)
+        if recipe.hides == NO_MASK and until in (*recipe.masked, recipe.looks[job.world][-1]):
+            best = best_of(done)
+            snapshot['best'] = {'minutes': best['minutes'], **{
+                mask: examine(job, recipe, algorithm.driver(best['updates']), mask)
+                for mask in recipe.masks}}
         _append(lines, snapshot)
         print(f'{job.name}: {until} min, {snapshot["updates"]} updates, success '
               f'{snapshot[NO_MASK]["success"]["mean"]:.2f}', flush=True)
 
 
-def look(job: Job, recipe: Recipe, algorithm: Algorithm, minute: float) -> dict[str, Any]:
-    """Return what the present policy reaches on the test maps, and what it is chosen by."""
-    driver = algorithm.driver()
+def look(job: Job, recipe: Recipe, driver: Driver) -> dict[str, Any]:
+    """Return what a policy reaches on the test maps, and what it is chosen by."""
     started = time.process_time()
-    chosen_by = [validate(job, recipe, driver, mask) for mask in sorted({recipe.hides, VECTOR})]
-    found = {'score': sum(chosen_by) / len(chosen_by),
-             'choosing_seconds': round(time.process_time() - started, 1),
-             NO_MASK: examine(job, recipe, driver, recipe.hides)}
-    if recipe.hides == NO_MASK and minute in (*recipe.masked, recipe.looks[job.world][-1]):
-        found |= {mask: examine(job, recipe, driver, mask) for mask in recipe.masks}
-    return found
+    found = validate(job, recipe, driver)
+    return {'score': [found[name]['mean'] for name in MERIT],
+            'choosing_seconds': round(time.process_time() - started, 1),
+            NO_MASK: examine(job, recipe, driver, recipe.hides)}
 
 
-def validate(job: Job, recipe: Recipe, driver: Driver, mask: str) -> float:
-    """Return the mean return of a few unseen episodes on the training map."""
-    records = evaluate(drive_settings(recipe, job.world, TRAINING_MAP), driver,
-                       VALIDATION_EPISODES, VALIDATION_SEED, mask=mask, parallel=PARALLEL)
-    return sum(one.metrics.total_reward for one in records) / len(records)
+def validate(job: Job, recipe: Recipe, driver: Driver) -> dict[str, Any]:
+    """Return the metrics of a few unseen episodes on the training map, with vector and without."""
+    return summarise([one for mask in sorted({recipe.hides, VECTOR}) for one in drive(
+        job, recipe, driver, TRAINING_MAP, VALIDATION_EPISODES, VALIDATION_SEED, mask)])
 
 
 def examine(job: Job, recipe: Recipe, driver: Driver, mask: str) -> dict[str, Any]:
     """Return the metrics over all test maps, with their intervals."""
-    episodes = []
-    for map_name in TEST_MAPS:
-        episodes += [one.metrics for one in evaluate(
-            drive_settings(recipe, job.world, map_name), driver, EPISODES, TEST_SEED, mask=mask,
-            parallel=PARALLEL)]
-    return summarise(episodes)
+    return summarise([one for map_name in TEST_MAPS for one in drive(
+        job, recipe, driver, map_name, EPISODES, TEST_SEED, mask)])
+
+
+def drive(job: Job, recipe: Recipe, driver: Driver, map_name: str, episodes: int, seed: int,
+          mask: str) -> list[EpisodeMetrics]:
+    """Return the metrics of the episodes of one map."""
+    return [one.metrics for one in evaluate(
+        drive_settings(recipe, job.world, map_name), driver, episodes, seed, mask=mask,
+        parallel=PARALLEL)]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

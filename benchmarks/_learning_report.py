@@ -43,16 +43,27 @@ def groups(found: Found) -> dict[tuple[str, str], list[Sequence[Snapshot]]]:
     return sorted_out
 
 
+def best_of(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Return the best of the last snapshots by the evaluation that chooses."""
+    return max(snapshots[-CHOICE:], key=lambda one: one['score'])
+
+
 def chosen(snapshots: Sequence[Snapshot], minutes: float) -> Snapshot | None:
-    """Return the best of the last snapshots by the evaluation that chooses, None before any."""
-    known = [one for one in snapshots if one['minutes'] <= minutes][-CHOICE:]
-    return max(known, key=lambda one: one['score']) if known else None
+    """Return the snapshot that would have been chosen after so many minutes, None before any."""
+    known = [one for one in snapshots if one['minutes'] <= minutes]
+    return best_of(known) if known else None
 
 
 def current(snapshots: Sequence[Snapshot], minutes: float) -> Snapshot | None:
     """Return the newest snapshot, None before any."""
     known = [one for one in snapshots if one['minutes'] <= minutes]
     return known[-1] if known else None
+
+
+def best_masked(snapshots: Sequence[Snapshot], minutes: float) -> Snapshot | None:
+    """Return what the chosen policy reached behind the masks, None where that was not seen."""
+    known = current(snapshots, minutes)
+    return known.get('best') if known else None
 
 
 def values(seeds: Sequence[Sequence[Snapshot]], minutes: float, metric: str,
@@ -62,7 +73,7 @@ def values(seeds: Sequence[Sequence[Snapshot]], minutes: float, metric: str,
     for snapshots in seeds:
         if snapshots[-1]['minutes'] < minutes:
             continue
-        one = pick(snapshots, minutes)
+        one = pick(snapshots, minutes) if mask == NO_MASK else best_masked(snapshots, minutes)
         if one is not None and metric in one.get(mask, {}):
             numbers.append(one[mask][metric]['mean'])
     return numbers
@@ -168,9 +179,11 @@ def recipe_rows(found: Found) -> list[dict[str, Any]]:
         rows.append({
             'recipe': recipe, 'seeds': len(last), 'minutes': last[0]['minutes'],
             'updates': round(statistics.mean(one['updates'] for one in last)),
-            **{f'success, {seen}': round(statistics.mean(
-                one[mask]['success']['mean'] for one in last), 3)
-               for mask, seen in MASKS.items() if all(mask in one for one in last)},
+            'success, everything': round(statistics.mean(
+                one[NO_MASK]['success']['mean'] for one in last), 3),
+            **{f'success, {MASKS[mask]}': round(statistics.mean(
+                one['best'][mask]['success']['mean'] for one in last), 3)
+               for mask in (VECTOR, IMAGE) if all(mask in one.get('best', {}) for one in last)},
             **{name: round(statistics.mean(one[NO_MASK][name]['mean'] for one in last), 3)
                for name in ('mean_return', 'mean_speed', 'cross_track_rms',
                             'steering_reversals_per_km')}})

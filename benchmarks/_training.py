@@ -1,6 +1,7 @@
 """Train in one process on one processor core, ours and the peers, with the same clock."""
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -19,6 +20,7 @@ from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import Actions, Driver, Frames, States
 from av_td3_ros.simulator.learned_drivers import ActorDriver
 from av_td3_ros.td3 import StepRecord
+from av_td3_ros.td3.checkpoint import load
 from av_td3_ros.td3.exploration import Exploration, ExplorationSettings
 from av_td3_ros.td3.learner import Learner, LearnerSettings
 
@@ -40,11 +42,11 @@ class Algorithm(Protocol):
     def advance(self, seconds: float) -> None:
         """Learn on for `seconds` of processor time."""
 
-    def driver(self) -> Driver:
-        """Return the present policy, to drive without exploring."""
+    def driver(self, updates: int | None = None) -> Driver:
+        """Return the policy of now or of an earlier save, to drive without exploring."""
 
     def save(self) -> None:
-        """Keep what is needed to go on later, where that is possible."""
+        """Keep the policy, and where that is possible what is needed to go on later."""
 
 
 class Ours:
@@ -55,6 +57,7 @@ class Ours:
         """Go on from `learner.resume` where it is given; let pursuit demonstrate some steps."""
         seed = learner.seed
         self.learner = Learner(learner)
+        self._checkpoints = Path(learner.run, 'checkpoints')
         self._drive = Drive(dataclasses.replace(drive, episodes=dataclasses.replace(
             drive.episodes, seed=seed)), seed)
         self._exploration = Exploration(exploration, seed + self.learner.episodes)
@@ -73,9 +76,11 @@ class Ours:
         """Return how many updates were made."""
         return self.learner.agent.updates
 
-    def driver(self) -> Driver:
-        """Return the present policy, to drive without exploring."""
-        return ActorDriver(self.learner.agent.actor)
+    def driver(self, updates: int | None = None) -> Driver:
+        """Return the policy of now or of an earlier save, to drive without exploring."""
+        if updates is None:
+            return ActorDriver(self.learner.agent.actor)
+        return ActorDriver(load(self._checkpoints / f'{updates:08d}').actor())
 
     def save(self) -> None:
         """Write a checkpoint; what is driven then is the next episode."""
@@ -150,7 +155,7 @@ class StableBaselines3:
         drive = dataclasses.replace(drive, episodes=dataclasses.replace(drive.episodes, seed=seed))
         self._model: Any = TD3('MultiInputPolicy', AvTd3Env(drive), action_noise=noise,
                                seed=seed, device='cpu', **given)
-        self._until = 0.0
+        self._kept: dict[int, Driver] = {}
 
     @property
     def transitions(self) -> int:
@@ -162,12 +167,13 @@ class StableBaselines3:
         """Return how many updates were made."""
         return int(self._model._n_updates)
 
-    def driver(self) -> Driver:
-        """Return the present policy, to drive without exploring."""
-        return _Sb3Driver(self._model.actor)
+    def driver(self, updates: int | None = None) -> Driver:
+        """Return the policy of now or of an earlier save, to drive without exploring."""
+        return _Sb3Driver(self._model.actor) if updates is None else self._kept[updates]
 
     def save(self) -> None:
-        """Keep nothing: its replay would have to be pickled."""
+        """Keep the policy in memory; to go on later its replay would have to be pickled."""
+        self._kept[self.updates] = copy.deepcopy(self.driver())
 
     def advance(self, seconds: float) -> None:
         """Learn on for `seconds` of processor time; a rollout that is begun is finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, drive_in_process
 from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, read_validations
+from av_td3_ros.driving.episode.metrics import MERIT, summarise
 from av_td3_ros.td3.checkpoint import LATEST, CheckpointError, load, mark_best
 
 SEEDS = 5_000  # added to the training's seed: routes that are neither trained nor evaluated on
 NEWEST = 3  # checkpoints that the best one is chosen from
+TOLD = ('success', 'route_completion', 'mean_return', 'reward_per_second')
 LOOK = 0.5  # s between two looks for a new checkpoint
 LEAST_PRIORITY = 19
 FINISH = b'finish\n'
@@ -85,7 +88,7 @@ def choose(run: Path) -> dict[str, Any] | None:
              if (run / 'checkpoints' / one['checkpoint']).is_dir()]
     if not known:
         return None
-    best = max(known[-NEWEST:], key=lambda one: float(one['mean_return']))
+    best = max(known[-NEWEST:], key=lambda one: [one.get(name, -math.inf) for name in MERIT])
     mark_best(run / 'checkpoints' / best['checkpoint'])
     return best
 
@@ -101,11 +104,9 @@ def validate(run: Path, folder: Path, episodes: int) -> dict[str, Any]:
     records = drive_in_process(config, Candidate(folder.name, weights=folder),
                                simulator.world.map, episodes, learner.seed + SEEDS,
                                parallel=episodes)
-    driven = [one.metrics for one in records]
-    return {'checkpoint': folder.name, 'updates': _updates(folder), 'episodes': episodes, **{
-        name: sum(float(getattr(one, key)) for one in driven) / episodes for name, key in (
-            ('success', 'success'), ('route_completion', 'route_completion'),
-            ('mean_return', 'total_reward'))}}
+    found = summarise([one.metrics for one in records])
+    return {'checkpoint': folder.name, 'updates': _updates(folder), 'episodes': episodes,
+            **{name: found[name]['mean'] for name in TOLD}}
 
 
 def _updates(checkpoint: Path) -> int:

@@ -32,17 +32,18 @@ def run_with(folder: Path, *updates: int) -> Path:
     return folder
 
 
-def note(run: Path, *returns: tuple[int, float]) -> None:
-    """Write validations as the process does."""
-    lines = [{'checkpoint': f'{updates:08d}', 'updates': updates, 'episodes': 1, 'success': 0.0,
-              'route_completion': 0.5, 'mean_return': value} for updates, value in returns]
+def note(run: Path, *merits: tuple[int, float, float]) -> None:
+    """Write validations as the process does: updates, success and reward a second."""
+    lines = [{'checkpoint': f'{updates:08d}', 'updates': updates, 'episodes': 1,
+              'success': success, 'route_completion': 0.5, 'mean_return': 30.0,
+              'reward_per_second': rate} for updates, success, rate in merits]
     (run / VALIDATION_FILE).write_text(''.join(json.dumps(one) + '\n' for one in lines))
 
 
 def test_the_best_of_the_last_three_is_chosen(tmp_path: Path) -> None:
     run = run_with(tmp_path / 'run', 100, 200, 300, 400)
-    note(run, (100, 50.0), (200, 10.0), (300, 30.0), (400, 20.0))
-    chosen = choose(run)
+    note(run, (100, 1.0, 50.0), (200, 0.5, 40.0), (300, 0.9, 15.0), (400, 0.9, 14.0))
+    chosen = choose(run)  # most routes first, then the one that does not dawdle
     assert chosen is not None and chosen['updates'] == 300
     assert (run / 'checkpoints' / BEST).resolve().name == '00000300'
 
@@ -50,14 +51,14 @@ def test_the_best_of_the_last_three_is_chosen(tmp_path: Path) -> None:
 def test_what_is_gone_or_was_never_validated_is_not_chosen(tmp_path: Path) -> None:
     run = run_with(tmp_path / 'run', 100)
     assert choose(run) is None and not (run / 'checkpoints' / BEST).exists()
-    note(run, (100, -1.0), (200, 10.0))
+    note(run, (100, 0.0, -1.0), (200, 0.0, 10.0))
     chosen = choose(run)
     assert chosen is not None and chosen['updates'] == 100
 
 
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     run = run_with(tmp_path / 'run', 100)
-    note(run, (100, 1.0), (200, 2.0))
+    note(run, (100, 0.0, 1.0), (200, 0.0, 2.0))
     file = run / VALIDATION_FILE
     file.write_text(file.read_text()[:-5])
     assert [one['updates'] for one in read_validations(run)] == [100]

@@ -224,7 +224,11 @@ RATIOS: dict[str, Callable[[EpisodeMetrics], tuple[float, float]]] = {
     'lane_invasions_per_km': lambda one: (float(one.lane_invasions), one.distance / 1000.0),
     'steering_reversals_per_km': lambda one: (float(one.steering_reversals),
                                               one.distance / 1000.0),
+    'reward_per_second': lambda one: (one.total_reward, one.duration),
 }
+MERIT = ('success', 'reward_per_second')
+"""What the better of two policies has more of, the first first: a return over whole routes would
+call the slower of two precise ones better, which gets as much of every metre."""
 
 
 def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> dict[str, dict[str, float]]:
