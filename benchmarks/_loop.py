@@ -26,7 +26,7 @@ from av_td3_ros.td3 import NetworkSettings, load_checkpoint
 from av_td3_ros.td3.agent import TD3
 from av_td3_ros.td3.replay import SEGMENT, ReplayBuffer
 from benchmarks._driver import SIZE, STATE
-from benchmarks._places import TwoHosts
+from benchmarks._places import TwoHosts, across
 from benchmarks._sessions import await_that
 
 NODES = ('learner_node', 'recorder_node')
@@ -136,6 +136,8 @@ class Loop:
                        'RCUTILS_COLORIZED_OUTPUT': '0'}
         if self._hosts is not None:
             environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'SUBNET'
+            if name in ('learner_node', 'recorder_node'):  # as the launch files have it
+                environment = across(environment)
         environment |= ros_environment(environment)
         if name == 'learner_node':
             environment |= allocator_environment(environment)

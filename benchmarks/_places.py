@@ -10,8 +10,10 @@ import shutil
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from av_td3_ros.ros.runtime import LINK_PROFILE, profile_environment
 
 _TUNSETIFF, _TAP, _NO_INFORMATION = 0x400454ca, 0x0002, 0x1000
 
@@ -37,6 +39,13 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+def across(environment: Mapping[str, str], profile: str = LINK_PROFILE) -> dict[str, str]:
+    """Return the environment with a profile of ours for Fast DDS, the one for a link."""
+    without = {name: value for name, value in environment.items()
+               if not name.endswith('_DEFAULT_PROFILES_FILE')}
+    return without | profile_environment(without, profile)
 
 
 class TwoHosts:

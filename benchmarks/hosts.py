@@ -22,10 +22,15 @@ from typing import Any
 import yaml
 
 from av_td3_ros.ros.graph import learner_node
-from av_td3_ros.ros.runtime import PARENT, allocator_environment, ros_environment
+from av_td3_ros.ros.runtime import (
+    LINK_PROFILE,
+    PARENT,
+    allocator_environment,
+    ros_environment,
+)
 from benchmarks import conclude
 from benchmarks._faults import claim
-from benchmarks._places import TwoHosts
+from benchmarks._places import TwoHosts, across
 from benchmarks._sessions import await_that
 from benchmarks.fleet import (
     STEPS,
@@ -64,8 +69,12 @@ def running(words: Sequence[str], environment: Mapping[str, str], log: Path
 
 
 def measure(way: str, vehicles: int, seconds: float, folder: Path, precision: str = 'float32',
-            loss: float = 0.0, cut: float = 0.0) -> dict[str, Any]:
-    """Return a row of the table; the wire loses a share of all frames, and is cut for `cut` s."""
+            loss: float = 0.0, cut: float = 0.0, profile: str = LINK_PROFILE) -> dict[str, Any]:
+    """
+    Return a row of the table; the wire loses a share of all frames, and is cut for `cut` s.
+
+    `profile` of config/ is what Fast DDS reads.
+    """
     place = Path(tempfile.mkdtemp(dir=folder))
     (place / 'parameters.yaml').write_text(yaml.safe_dump({'/**/learner_node': {
         'ros__parameters': {
@@ -75,7 +84,7 @@ def measure(way: str, vehicles: int, seconds: float, folder: Path, precision: st
     common = {name: value for name, value in os.environ.items()
               if not name.startswith('ROS_') or name == 'ROS_DOMAIN_ID'}
     sides = [{**common, **one} for one in WAYS[way]]
-    sides = [{**one, **ros_environment(one)} for one in sides]
+    sides = [across(one | ros_environment(one), profile) for one in sides]
     spec = learner_node('embedded')
     with contextlib.ExitStack() as stack:
         hosts = stack.enter_context(TwoHosts())
@@ -118,7 +127,8 @@ def measure(way: str, vehicles: int, seconds: float, folder: Path, precision: st
     idle = [(after - first) / IDLE for first, after in zip(*wires[:2], strict=True)]
     driven = [(after - first) / took for first, after in zip(*wires[1:], strict=True)]
     return {
-        'found by': way, 'vehicles': vehicles, 'loss': loss, 'cut_s': cut, 'weights': precision,
+        'found by': way, 'vehicles': vehicles, 'profile': profile, 'loss': loss, 'cut_s': cut,
+        'weights': precision,
         **compare(place / 'run', {int(name.rpartition('_')[2]): one['sent']
                                   for name, one in each.items()}, STEPS),
         'lost': told['transitions_lost'], 'found_after_s': round(found_after, 1),
@@ -149,7 +159,8 @@ def main() -> int:
         prepare(folder)
         cases: list[tuple[str, dict[str, Any]]] = [
             *((way, {}) for way in WAYS), *(('discovery server', one) for one in (
-                {'precision': 'float16'}, {'loss': 0.01}, {'cut': 15.0}))]
+                {'precision': 'float16'}, {'cut': 15.0}, {'loss': 0.01}, {'loss': 0.05},
+                {'loss': 0.01, 'profile': 'fastdds.xml'}))]
         for way, changes in cases:
             if options.only in (None, way):
                 if way == 'discovery server' and not shutil.which(SERVER):
@@ -158,9 +169,9 @@ def main() -> int:
                 table.append(measure(way, options.vehicles, options.seconds, folder, **changes))
                 print(', '.join(f'{key} {value}' for key, value in table[-1].items()), flush=True)
     return conclude('hosts', [
-        claim(f'{row["found by"]}, {100 * row["loss"]:g} % of the frames lost, cut for '
-              f'{row["cut_s"]:g} s: transitions missing or twice', row['missing'] + row['twice'],
-              '', 0) for row in table], table, options.json)
+        claim(f'{row["found by"]}, {row["profile"]}, {100 * row["loss"]:g} % of the frames lost, '
+              f'cut for {row["cut_s"]:g} s: transitions missing or twice',
+              row['missing'] + row['twice'], '', 0) for row in table], table, options.json)
 
 
 if __name__ == '__main__':

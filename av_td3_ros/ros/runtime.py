@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from av_td3_ros.paths import config_directory
 
 PARENT = 'AV_TD3_PARENT'
+LINK_PROFILE = 'fastdds_link.xml'  # of config/, where a network lies between
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
 SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most
 LONGEST_REASON = 500  # characters of what an error says that are logged
@@ -50,13 +51,7 @@ def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Only those that the user has not set: discovery range (Iron and later) or its Humble
     counterpart, and the Fast DDS profile with a shared memory that holds whole images.
     """
-    wanted = {}
-    if 'FASTRTPS_DEFAULT_PROFILES_FILE' not in environment:
-        # Fast DDS 2 (up to Jazzy) reads the one, Fast DDS 3 the other: it warns of the first.
-        installed = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
-        old = any((Path(prefix) / 'share' / 'fastrtps').is_dir() for prefix in installed)
-        name = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
-        wanted[name] = str(config_directory() / 'fastdds.xml')
+    wanted = profile_environment(environment)
     if environment.get('ROS_DISTRO') == 'humble':
         wanted['ROS_LOCALHOST_ONLY'] = '1'
     elif 'ROS_LOCALHOST_ONLY' not in environment:
@@ -64,6 +59,18 @@ def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
     if (Path(sys.prefix) / 'share' / 'ament_index').is_dir():
         wanted['AMENT_PREFIX_PATH'] = sys.prefix  # a virtual environment that is an underlay
     return {key: value for key, value in wanted.items() if key not in environment}
+
+
+def profile_environment(environment: Mapping[str, str], name: str = 'fastdds.xml'
+                        ) -> dict[str, str]:
+    """Return the variable that makes Fast DDS read a profile of ours, unless the user has one."""
+    # Fast DDS 2 (up to Jazzy) reads the one, Fast DDS 3 the other: it warns of the first.
+    if {'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(environment):
+        return {}
+    installed = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    old = any((Path(prefix) / 'share' / 'fastrtps').is_dir() for prefix in installed)
+    return {f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE':
+            str(config_directory() / name)}
 
 
 def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:

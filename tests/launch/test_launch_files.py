@@ -70,14 +70,16 @@ class Launched:
                  **arguments: object) -> None:
         named = [file] if file.endswith('.py') else ['av_td3_ros', f'{file}.launch.py']
         self._said = folder / f'{Path(file).name}.txt'
+        mine = {name: value for name, value in os.environ.items()
+                if not name.endswith('_DEFAULT_PROFILES_FILE')}  # conftest.py gives one
         with self._said.open('wb') as output:
             self.process = psutil.Popen(
                 [sys.executable, '-c', 'from ros2cli.cli import main; raise SystemExit(main())',
                  'launch', *named, *words,
                  *(f'{key}:={value}' for key, value in arguments.items())],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
-                env={**os.environ, 'ROS_LOG_DIR': str(folder / 'log'), **{
-                    name: os.pathsep.join(filter(None, [first, os.environ.get(name)]))
+                env={**mine, 'ROS_LOG_DIR': str(folder / 'log'), **{
+                    name: os.pathsep.join(filter(None, [first, mine.get(name)]))
                     for name, first in environment.items()}})
 
     @property
@@ -291,9 +293,17 @@ def test_the_learner_can_run_elsewhere(
                        config=SMALL)
     weights = peer.hear(ActorWeights, '/learner/actor_weights', qos.LATCHED)
     weights.next(lambda one: one.version > 1, timeout=STARTING)
+    small = {}
+    for it, name in ((learner, 'learner_node'), (driving, 'recorder_node'),
+                     (driving, 'environment_node')):
+        process = it.node(name)
+        assert process is not None
+        small[name] = any(value.endswith('/fastdds_link.xml')
+                          for value in process.environ().values())
     assert learner.ended() == 0, learner.said[-3000:]
     assert driving.ended() == 0, driving.said[-3000:]  # with what it drove for
     assert 'learner_node' not in driving.said
+    assert small == {'learner_node': True, 'recorder_node': True, 'environment_node': False}
     assert (tmp_path / 'learner' / 'checkpoints' / 'latest').is_dir()
     assert list(read_transitions(tmp_path / 'driving' / 'bag'))
 

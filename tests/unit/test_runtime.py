@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,11 +16,13 @@ from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import runtime, shared_memory
 from av_td3_ros.ros.runtime import (
     KEPT,
+    LINK_PROFILE,
     PARENT,
     DomainLease,
     Throttle,
     allocator_environment,
     memory_environment,
+    profile_environment,
     ros_environment,
 )
 
@@ -72,6 +75,22 @@ def test_fast_dds_reads_the_variable_that_names_the_profile(tmp_path: Path) -> N
         env={**os.environ, **ros_environment({}), READ: str(broken)})
     assert 'XMLPARSER' in said.stdout + said.stderr
     assert 'deprecated' not in said.stdout + said.stderr
+
+
+def test_the_profile_for_a_link_differs_in_the_size_of_packets_only() -> None:
+    def read(name: str) -> ElementTree.Element:
+        return ElementTree.parse(config_directory() / name).getroot()
+    space = {'': 'http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles'}
+    link, host = read(LINK_PROFILE), read('fastdds.xml')
+    rtps = link.find('participant/rtps', space)
+    assert rtps is not None
+    (limit,) = rtps.findall('propertiesPolicy', space)
+    rtps.remove(limit)
+    assert ''.join(limit.itertext()).split() == ['fastdds.max_message_size', '1200']
+    canonical = [ElementTree.canonicalize(ElementTree.tostring(one), strip_text=True)
+                 for one in (link, host)]
+    assert canonical[0] == canonical[1]
+    assert list(profile_environment({}, LINK_PROFILE)) == [READ]
 
 
 def test_what_the_user_has_set_stays() -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import launch.logging
@@ -39,7 +39,12 @@ from av_td3_ros.ros.graph import (
     profiles,
     sensor_topics,
 )
-from av_td3_ros.ros.runtime import PARENT, allocator_environment
+from av_td3_ros.ros.runtime import (
+    LINK_PROFILE,
+    PARENT,
+    allocator_environment,
+    profile_environment,
+)
 from av_td3_ros.ros.security import enclave_environment
 from av_td3_ros.trust.session_key import SessionKey
 
@@ -196,12 +201,13 @@ def reach_other_hosts() -> list[Action]:
 
 
 def node_actions(context: LaunchContext, nodes: Sequence[NodeSpec], parameters: Path,
-                 key: SessionKey | None = None) -> list[Node]:
+                 key: SessionKey | None = None, far: Collection[str] = ()) -> list[Node]:
     """
     Return the actions that start `nodes`; when one of them ends, all of them are ended.
 
     With the argument respawn:=true a node of the vehicle side is started again instead. `key` is
-    that of a session which has its learner here.
+    that of a session which has its learner here. `far` names the nodes that send much to other
+    hosts.
     """
     chosen = context.launch_configurations
     # Dies with the launch process, however that ends; a prefix would stand between the two.
@@ -225,7 +231,9 @@ def node_actions(context: LaunchContext, nodes: Sequence[NodeSpec], parameters: 
             package='av_td3_ros', executable=spec.name, **bound,
             additional_env={**parent, **enclave_environment(spec, os.environ),
                             **(allocator_environment(os.environ)
-                               if spec.name == 'learner_node' else {})},
+                               if spec.name == 'learner_node' else {}),
+                            **(profile_environment(os.environ, LINK_PROFILE)
+                               if spec.name in far else {})},
             output='screen', respawn=again, respawn_delay=RESPAWN_DELAY,
             on_exit=None if again else end_of_a_process))
     return actions

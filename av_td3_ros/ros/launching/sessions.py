@@ -67,7 +67,8 @@ def train(context: LaunchContext, vehicles: Sequence[str], own_worlds: bool = Fa
             atexit.register(key.remove)
         actions += node_actions(context, [learner], folder / 'config.yaml', key)
     for vehicle in vehicles:
-        actions += node_actions(context, nodes[vehicle], parameters[vehicle], key)
+        actions += node_actions(context, nodes[vehicle], parameters[vehicle], key,
+                                far=['recorder_node'] if chosen['learner'] != 'true' else [])
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*actions, *bag(folder)]
 
@@ -100,7 +101,7 @@ def learn(context: LaunchContext) -> list[Action]:
     learner = learner_node(chosen['profile'])
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*_words(told, folder),
-            *node_actions(context, [learner], folder / 'config.yaml')]
+            *node_actions(context, [learner], folder / 'config.yaml', far=[learner.name])]
 
 
 def simulate(context: LaunchContext) -> list[Action]:
