@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -135,23 +136,28 @@ class Peer:
 
 
 class Log:
-    """What the nodes of this process have logged, line by line."""
+    """
+    What the nodes of this process have logged, line by line; pytest's capture must be on.
 
-    def __init__(self, capture: Any) -> None:
-        self._capture = capture
-        self._text = ''
+    It is read where it lies: capfd.readouterr() loses what is written meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._text = 0, b''
 
     def next(self, words: str) -> str:
         """Wait for a line with these words; return it and forget what is before it."""
         return await_that(lambda: self._find(words), f'{words!r} in the log')
 
     def _find(self, words: str) -> str:
-        self._text += self._capture.readouterr().err
-        *lines, rest = self._text.split('\n')
+        new = os.pread(2, 1 << 24, self._read)
+        self._read += len(new)
+        self._text += new
+        *lines, rest = self._text.split(b'\n')
         for index, line in enumerate(lines):
-            if words in line:
-                self._text = '\n'.join([*lines[index + 1:], rest])
-                return line
+            if words.encode() in line:
+                self._text = b'\n'.join([*lines[index + 1:], rest])
+                return line.decode(errors='replace')
         return ''
 
 
