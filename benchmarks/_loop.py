@@ -21,7 +21,7 @@ from av_td3_ros.cli.session import VEHICLE, take_domain
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.ros.recording.bag import read_transitions
 from av_td3_ros.ros.recording.transitions import step_record
-from av_td3_ros.ros.runtime import PARENT, allocator_environment, ros_environment
+from av_td3_ros.ros.runtime import APART, PARENT, allocator_environment, ros_environment
 from av_td3_ros.td3 import NetworkSettings, load_checkpoint
 from av_td3_ros.td3.agent import TD3
 from av_td3_ros.td3.replay import SEGMENT, ReplayBuffer
@@ -145,7 +145,7 @@ class Loop:
         with (self._folder / f'{name}.log').open('ab') as log:
             self._running[name] = subprocess.Popen(
                 [*prefix, sys.executable, '-m', *words], env=environment, stdout=log,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **APART)
 
     def start(self, name: str) -> None:
         """Start a node, as whoever watches over it would after its death."""

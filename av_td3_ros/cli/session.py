@@ -15,6 +15,7 @@ from typing import Any
 from av_td3_ros.ros import shared_memory
 from av_td3_ros.ros.graph import ProcessSpec
 from av_td3_ros.ros.runtime import (
+    APART,
     PARENT,
     DomainLease,
     allocator_environment,
@@ -93,7 +94,7 @@ class Session:
                  *spec.arguments(self._parameters, self._key and self._key.parameters(spec.name)),
                  *spec.log_arguments(self._log_level)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=environment, start_new_session=True)
+                env=environment, **APART)
         self._running.append(_Running(spec, process, log))
 
     def states(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, drive_in_process
 from av_td3_ros.cli.pictures.plots import VALIDATION_FILE, read_validations
 from av_td3_ros.driving.episode.metrics import MERIT, summarise
+from av_td3_ros.ros.runtime import APART
 from av_td3_ros.td3.checkpoint import LATEST, CheckpointError, load, mark_best
 
 SEEDS = 5_000  # added to the training's seed: routes that are neither trained nor evaluated on
@@ -49,7 +50,7 @@ class Validation:
                 self._process = subprocess.Popen(
                     [sys.executable, '-m', 'av_td3_ros.cli.validation', str(self._run),
                      str(self._episodes)], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                    start_new_session=True)
+                    **APART)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,6 +28,14 @@ from rclpy.signals import SignalHandlerOptions
 from av_td3_ros.paths import config_directory
 
 PARENT = 'AV_TD3_PARENT'
+APART: dict[str, Any] = ({'process_group': 0} if sys.version_info >= (3, 11)
+                         else {'start_new_session': True})
+"""
+Arguments of Popen for a process that Ctrl-C in the terminal does not reach.
+
+It stays in the terminal's session where Python can do that: Linux shares processors out over
+sessions first (autogroup, sched(7)), and a priority says nothing between two of them.
+"""
 LINK_PROFILE = 'fastdds_link.xml'  # of config/, where a network lies between
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
 SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most

@@ -15,6 +15,7 @@ import pytest
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import runtime, shared_memory
 from av_td3_ros.ros.runtime import (
+    APART,
     KEPT,
     LINK_PROFILE,
     PARENT,
@@ -91,6 +92,15 @@ def test_the_profile_for_a_link_differs_in_the_size_of_packets_only() -> None:
                  for one in (link, host)]
     assert canonical[0] == canonical[1]
     assert list(profile_environment({}, LINK_PROFILE)) == [READ]
+
+
+def test_a_process_apart_is_of_our_session_but_not_of_our_group() -> None:
+    told = subprocess.run([sys.executable, '-c', 'import os; print(os.getpgid(0), os.getsid(0))'],
+                          capture_output=True, text=True, check=True, **APART).stdout
+    group, session = map(int, told.split())
+    assert group != os.getpgid(0)  # which Ctrl-C ends
+    # Between sessions a priority says nothing, where Linux shares out by them.
+    assert session == os.getsid(0) or sys.version_info < (3, 11)
 
 
 def test_what_the_user_has_set_stays() -> None:
