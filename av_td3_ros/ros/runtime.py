@@ -72,13 +72,13 @@ def ros_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def profile_environment(environment: Mapping[str, str], name: str = 'fastdds.xml'
                         ) -> dict[str, str]:
     """Return the variable that makes Fast DDS read a profile of ours, unless the user has one."""
-    # Fast DDS 2 (up to Jazzy) reads the one, Fast DDS 3 the other: it warns of the first.
-    if {'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'} & set(environment):
+    if 'FASTRTPS_DEFAULT_PROFILES_FILE' in environment:
         return {}
+    # Fast DDS 2 (up to Jazzy) reads the one, Fast DDS 3 the other: it warns of the first.
     installed = [sys.prefix, *environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
     old = any((Path(prefix) / 'share' / 'fastrtps').is_dir() for prefix in installed)
-    return {f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE':
-            str(config_directory() / name)}
+    variable = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+    return {} if variable in environment else {variable: str(config_directory() / name)}
 
 
 def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
