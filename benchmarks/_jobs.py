@@ -204,12 +204,21 @@ def trained(name: str, options: argparse.Namespace, recipes: Mapping[str, Recipe
         job = Job(**options.job)
         work(job, recipes[job.recipe], runs / job.name)
         return None
+    kept = options.out / f'{name}_snapshots.json' if options.out else None
     if not options.report_only:
+        done = collect(runs, kept)
         run_jobs(f'benchmarks.{name}',
                  [job for seed in options.seeds for recipe in options.recipes
-                  for job in recipes[recipe].jobs(recipe, worlds, seed, options.minutes)],
+                  for job in recipes[recipe].jobs(recipe, worlds, seed, options.minutes)
+                  if (recipes[recipe].make is not None or seed == options.seeds[0])
+                  and not is_complete(job, done.get(job.name, []))],
                  runs, options.workers)
-    return collect(runs, options.out / f'{name}_snapshots.json' if options.out else None)
+    return collect(runs, kept)
+
+
+def is_complete(job: Job, snapshots: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a job's snapshots, of whatever machine, reach to its end."""
+    return bool(snapshots) and bool(snapshots[-1]['minutes'] >= job.minutes)
 
 
 def run_jobs(module: str, jobs: Sequence[Job], folder: Path, workers: int) -> None:
