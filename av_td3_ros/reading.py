@@ -10,6 +10,7 @@ import yaml
 
 _ALIAS = re.compile(r'(^|[\s\[{,:-])\*[^\s/*:]')
 _LONGEST = 300  # characters of a reason
+_DEEPEST = 100  # collections in each other in YAML, whose reading takes the square of them
 
 
 class FileError(ValueError):
@@ -46,15 +47,26 @@ def read_yaml(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        if _ALIAS.search(text) and any(isinstance(one, yaml.AliasEvent)
-                                       for one in yaml.parse(text, yaml.SafeLoader)):
-            raise FileError(f'{path} has aliases (*name): write out what they stand for')
+        if _ALIAS.search(text) or text.count('[') + text.count('{') > _DEEPEST:
+            _refuse_bombs(text, path)
         return yaml.safe_load(text)
     except FileError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         # TypeError: a key that is a list; ValueError: a date that there is not.
         raise FileError(f'{path} is not YAML: {brief(error)}') from None
+
+
+def _refuse_bombs(text: str, path: Path) -> None:
+    """Raise FileError for YAML that is small in the file and endless to read."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise FileError(f'{path} has aliases (*name): write out what they stand for')
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise FileError(f'{path} is not YAML: it is nested too deeply')
 
 
 def brief(error: BaseException) -> str:

@@ -67,7 +67,9 @@ def test_files_are_refused_by_name_whatever_is_in_them(tmp_path: Path) -> None:
     for data, read, words in (
             (b'\xff', read_text, 'byte 0xff at 0'), (b'[' * 100_000, read_json, 'too deeply'),
             (b'{', read_json, 'is not JSON'), (b'9' * 5000, read_json, 'is not JSON'),
-            (b'a: &a [1]\nb: *a\n', read_yaml, 'aliases'), (b'a: [', read_yaml, 'is not YAML'),
+            (b'a: &a [1]\nb: *a\n', read_yaml, 'aliases'),
+            *((one * 100_000, read_yaml, 'too deeply') for one in (b'[', b'{', b'{"a":')),
+            (b'a: [', read_yaml, 'is not YAML'),
             (b'!!python/object/apply:os.system [id]', read_yaml, 'is not YAML')):
         file.write_bytes(data)
         with pytest.raises(FileError, match=words) as refused:
