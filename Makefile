@@ -34,7 +34,7 @@ drive: setup  ## Watch the policy in the box drive roads it has never seen, in a
 	@$(BIN)/av-td3 drive $(ARGS)
 
 test: setup lint  ## Lint, then run every test; options by ARGS="-k replay"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-kilted:  ## The same on ROS 2 Kilted, in an environment of its own
 	@$(MAKE) --no-print-directory test VENV=.venv-kilted ROS=kilted

@@ -90,7 +90,7 @@ def test_a_key_that_is_both_is_revoked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('text', 'words'), [
     ('trusted nonsense\n', 'line 1'), (f'friend {new_key().public.line}\n', 'line 1'),
-    ('#' * (1 << 17), 'no file of keys')])
+    ('#' * (1 << 17), 'no file of keys')], ids=('nonsense', 'unknown word', 'large'))
 def test_a_file_that_cannot_be_relied_on_trusts_nobody(tmp_path: Path, text: str, words: str
                                                        ) -> None:
     file = tmp_path / 'trusted_keys'
