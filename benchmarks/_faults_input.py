@@ -735,7 +735,7 @@ def _feed(target: Target, session: Session, spec: NodeSpec, peer: Peer, chance: 
         result.deaf.append(f'{target.name}: no answer at the start: {_end_of(log)}')
         return messages, n
     n += 1000
-    topics, services = _ends(peer, spec)
+    topics, services = _all_ends(peer, spec)
     parameters = [name for name, _ in _declared(target)]
     before, sent, begun, pace = _memory(process), 0, _counts(peer, spec)[0], Pace()
     while alive() and sent < 3 * messages:
@@ -793,6 +793,18 @@ class Pace:
             self._pause = min(max(self._pause * (1.5 if lost > 0.1 else 0.8), 2e-4), 0.1)
             self._sent, self._received = sent, received
         return received
+
+
+def _all_ends(peer: Peer, spec: NodeSpec) -> tuple[dict[str, type], dict[str, Any]]:
+    """Return what `_ends` does once the peer knows of nothing more for a while."""
+    known: tuple[dict[str, type], dict[str, Any]] = {}, {}
+    until = time.monotonic() + STARTING
+    while not known[0] or known != _ends(peer, spec):
+        if time.monotonic() > until:
+            raise TimeoutError(f'{spec.name}: its topics are not known within {STARTING:g} s')
+        known = _ends(peer, spec)
+        time.sleep(1.0)
+    return known
 
 
 def _ends(peer: Peer, spec: NodeSpec) -> tuple[dict[str, type], dict[str, Any]]:
