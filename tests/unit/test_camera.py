@@ -164,8 +164,8 @@ def test_what_is_behind_the_camera_is_not_drawn() -> None:
 def cast(camera: Camera, pose: Pose, vehicles: Vehicles) -> np.ndarray:
     """Return the image's colours by a ray through every pixel; nan where it meets no box."""
     settings = camera.settings
-    parts, sides, tops = parts_of(vehicles.boxes, vehicles.colours,
-                                  np.full(len(vehicles.boxes), VEHICLE), settings.z)
+    parts, sides, tops = (one.reshape(-1, one.shape[-1]) for one in parts_of(
+        vehicles.boxes, vehicles.colours, np.full(len(vehicles.boxes), VEHICLE), settings.z))
     rows, columns = np.mgrid[0:settings.height, 0:settings.width]
     pitch, heading = math.radians(settings.pitch), pose.yaw + math.radians(settings.yaw)
     focal = camera.intrinsics().fx

@@ -32,10 +32,10 @@ _CORNER_SIGNS = np.array([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 class Parts(NamedTuple):
     """
-    Hold upright boxes in painting order.
+    Hold the upright boxes that things are made of, each thing's two in painting order.
 
-    boxes (M, 7) are x, y, yaw, length, width, bottom, top in m and rad; sides and tops (M, 3) are
-    BGR colours in full light.
+    boxes (N, 2, 7) are x, y, yaw, length, width, bottom, top in m and rad, without height where
+    there is none; sides and tops (N, 2, 3) are BGR colours in full light.
     """
 
     boxes: FloatArray
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 def parts_of(boxes: FloatArray, colours: FloatArray, kinds: NDArray[np.integer[Any]],
              eye: float) -> Parts:
     """
-    Return the parts of things (N, 6: x, y, yaw, length, width, height), in the things' order.
+    Return the parts of things (N, 6: x, y, yaw, length, width, height).
 
     The two parts of one thing are ordered for an eye at height `eye` in m.
     """
@@ -69,8 +69,7 @@ def parts_of(boxes: FloatArray, colours: FloatArray, kinds: NDArray[np.integer[A
     if upper_first.any():
         for array in (parts, sides, tops):
             array[upper_first] = array[upper_first, ::-1]
-    used = parts[..., 6] > parts[..., 5]
-    return Parts(parts[used], sides[used], tops[used])
+    return Parts(parts, sides, tops)
 
 
 def corners(boxes: FloatArray, margin: float = 0.0) -> FloatArray:

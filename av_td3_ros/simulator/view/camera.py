@@ -17,9 +17,10 @@ from av_td3_ros.simulator.view.appearance import (
     TEXTURE_SIZE,
     Appearance,
 )
-from av_td3_ros.simulator.view.bodies import VEHICLE, Parts, corners, paint_boxes, parts_of
+from av_td3_ros.simulator.view.bodies import VEHICLE, corners, paint_boxes
 from av_td3_ros.simulator.view.projection import cut_ahead, paint_order
-from av_td3_ros.simulator.view.scenery import ASPHALT, Scenery
+from av_td3_ros.simulator.view.scenery import ASPHALT, Scenery, Surroundings
+from av_td3_ros.simulator.view.solids import FACES, Solids, solids_of
 
 Image = NDArray[np.uint8]
 IntArray = NDArray[np.int32]
@@ -29,12 +30,6 @@ SHIFT = 4  # fractional bits of the pixel coordinates given to OpenCV
 FARTHEST_TEXTURE = 45.0  # m; farther away the ground's grain is finer than a pixel
 SHADOW_MARGIN = 0.12  # m by which a vehicle darkens the ground beside it
 NOISE_MARGIN = 64  # pixels by which the noise is larger than the image
-
-# Corners 0-3 stand on the lower level, 4-7 above them. Faces are painted in this order: top and
-# bottom first, since one seen edge-on spills a pixel; then the sides front, left, back, right.
-_FACES = np.array([[4, 5, 6, 7], [0, 1, 2, 3],
-                   [0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6], [3, 0, 4, 7]])
-_SIDE_AZIMUTHS = np.array([0.0, 0.5, 1.0, -0.5]) * math.pi
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +82,25 @@ class _Dressed:
     piece_colours: FloatArray
     piece_missing: NDArray[np.bool_]
     box_colours: FloatArray
-    noise: Image | None
+    noise: tuple[Image, Image] | None  # what is added, and what is then taken away
 
 
-class _Standing(NamedTuple):
-    """Hold what stands in view, far to near: boxes (N, 6), BGR colours (N, 3), kinds (N,)."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Near:
+    """
+    Hold what one appearance makes of what lies and stands round one place.
 
-    boxes: FloatArray
+    pieces (P, 12, 2), centres (2, P) and radii (P,) are float32 in m; colours (P, 3) are BGR.
+    """
+
+    around: Surroundings
+    dressed: _Dressed
+    pieces: NDArray[np.float32]
+    centres: NDArray[np.float32]
+    radii: NDArray[np.float32]
     colours: FloatArray
-    kinds: NDArray[np.int8]
+    is_paint: NDArray[np.bool_]
+    solids: Solids
 
 
 class Camera:
@@ -124,8 +129,10 @@ class Camera:
                                      centre_v * forward - self._focal * upward, forward], axis=1)
         self._horizon_row = min(max(
             math.ceil(centre_v - self._focal * math.tan(pitch)), 0), settings.height)
-        self._texture_rows, self._texture_ground = self._place_texture()
+        self._texture_rows, *self._texture_ground = self._place_texture()
+        self._canvas = np.empty((settings.height, settings.width, 3), np.uint8)
         self._dressed: _Dressed | None = None
+        self._near: _Near | None = None
         self._frame = 0
 
     def intrinsics(self) -> Intrinsics:
@@ -155,10 +162,19 @@ class Camera:
         dressed = self._dress(appearance)
         look = dressed.appearance
         place = self._place(pose)
-        image = dressed.background.copy()
-        standing = self._standing(place, vehicles or Vehicles(), dressed)
-        self._paint_ground(image, place, dressed)
-        self._paint_contact_shadows(image, place, standing, look)
+        near = self._look_up(place, dressed)
+        image = self._canvas
+        image[:] = dressed.background
+        self._paint_ground(image, place, near)
+        solids = near.solids
+        if vehicles is not None and len(vehicles.boxes):
+            kinds = np.full(len(vehicles.boxes), VEHICLE, np.int8)
+            solids = solids.and_(solids_of(vehicles.boxes, vehicles.colours, kinds, look,
+                                           self.settings.z))
+        order = self._standing(place, solids)
+        if vehicles is not None and len(vehicles.boxes):
+            seen = order[order >= len(near.solids.radii)] - len(near.solids.radii)
+            self._paint_contact_shadows(image, place, vehicles.boxes[seen], look)
         if look.texture is not None:
             self._paint_texture(image, place, look.texture)
         if dressed.haze is not None:
@@ -166,34 +182,46 @@ class Camera:
             rows = image[start]
             cv2.multiply(rows, clear, dst=rows, scale=1.0 / 255.0)
             cv2.add(rows, veil, dst=rows)
-        self._paint_parts(image, place, parts_of(
-            standing.boxes, standing.colours, standing.kinds, self.settings.z), dressed)
+        if len(order):
+            self._paint_solids(image, place, solids, order, dressed)
         if look.blur > 0.0:
             cv2.GaussianBlur(image, (3, 3), look.blur, dst=image)
         if dressed.noise is not None:
             # A low-discrepancy walk over the noise: no two frames in a row alike, and repeatable.
             row = int(self._frame * 0.7548776662 % 1.0 * NOISE_MARGIN)
             column = int(self._frame * 0.5698402910 % 1.0 * NOISE_MARGIN)
-            noise = dressed.noise[row:row + image.shape[0], column:column + image.shape[1]]
-            cv2.addWeighted(image, 1.0, noise, 1.0, -128.0, dst=image)
+            added, taken = (one[row:row + image.shape[0], column:column + image.shape[1]]
+                            for one in dressed.noise)
+            cv2.add(image, added, dst=image)
+            cv2.subtract(image, taken, dst=image)
         self._frame += 1
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), np.uint8)
 
-    def _standing(self, place: Pose, vehicles: Vehicles, dressed: _Dressed) -> _Standing:
-        """Return the boxes in view, the farthest first."""
-        near = self.scenery.around(place.x, place.y, self.settings.draw_distance)
-        boxes = np.concatenate([near.boxes, vehicles.boxes])
-        flat = boxes[:, :2] - (place.x, place.y)
-        radii = 0.5 * np.hypot(boxes[:, 3], boxes[:, 4])
-        seen = self._in_view(flat, radii, place)
-        seen &= np.hypot(flat[:, 0], flat[:, 1]) - radii < self.settings.draw_distance
+    def _look_up(self, place: Pose, dressed: _Dressed) -> _Near:
+        """Return what lies round a place; the same until the grid cell or the look changes."""
+        around = self.scenery.around(place.x, place.y, self.settings.draw_distance)
+        near = self._near
+        if near is not None and near.around is around and near.dressed is dressed:
+            return near
+        there = ~dressed.piece_missing[around.piece_ids]
+        self._near = near = _Near(
+            around, dressed, around.pieces[there],
+            np.ascontiguousarray(around.piece_centres[there].T), around.piece_radii[there],
+            dressed.piece_colours[around.piece_ids[there]], around.layers[there] != ASPHALT,
+            solids_of(around.boxes, dressed.box_colours[around.box_ids], around.box_kinds,
+                      dressed.appearance, self.settings.z))
+        return near
+
+    def _standing(self, place: Pose, solids: Solids) -> NDArray[np.intp]:
+        """Return the indices of the solids in view, the farthest first."""
+        flat = (solids.middles - (place.x, place.y)).T
+        seen = self._in_view(flat, solids.radii, place)
+        seen &= np.hypot(*flat) - solids.radii < self.settings.draw_distance
         chosen = np.flatnonzero(seen)
         cosine, sine = math.cos(place.yaw), math.sin(place.yaw)
         turn = np.array([[cosine, -sine], [sine, cosine]])
-        order = chosen[paint_order((corners(boxes[chosen]) - (place.x, place.y)) @ turn)]
-        colours = np.concatenate([dressed.box_colours[near.box_ids], vehicles.colours])
-        kinds = np.concatenate([near.box_kinds, np.full(len(vehicles.boxes), VEHICLE, np.int8)])
-        return _Standing(boxes[order], colours[order], kinds[order])
+        footprints = solids.footprints[chosen].reshape(-1, 2) - (place.x, place.y)
+        return chosen[paint_order((footprints @ turn).reshape(-1, 4, 2))]
 
     # -- the camera's own geometry
 
@@ -217,8 +245,12 @@ class Camera:
         turn = np.array([[cosine, -sine], [sine, cosine]])
         return turn @ self._projection[:2], -self.settings.z * self._projection[2]
 
-    def _place_texture(self) -> tuple[slice, NDArray[np.float32]]:
-        """Return the rows that show near ground, and where every second pixel of them lies."""
+    def _place_texture(self) -> tuple[slice, NDArray[np.float32], NDArray[np.float32]]:
+        """
+        Return the rows that show near ground, and where every second pixel of them lies.
+
+        That is forward (R, 1) and left (R, C), in cells of the texture.
+        """
         size, height = self.settings, self.settings.z
         rows = np.arange(size.height // 2) * 2 + 0.5
         columns = np.arange(size.width // 2) * 2 + 0.5
@@ -229,12 +261,9 @@ class Camera:
         reached = (down > 1e-3) & (ahead * distance < FARTHEST_TEXTURE)
         first = int(np.argmax(reached)) if reached.any() else len(rows)
         sideways = -(columns - (0.5 * size.width - 0.5)) / self._focal
-        forward = np.broadcast_to((ahead * distance)[first:, None],
-                                  (len(rows) - first, len(columns)))
-        left = distance[first:, None] * sideways
-        # Forward and left, in cells of the texture.
-        ground = np.stack([forward, left]).astype(np.float32) / np.float32(TEXTURE_CELL)
-        return slice(2 * first, 2 * len(rows)), ground
+        forward, left = (one.astype(np.float32) / np.float32(TEXTURE_CELL) for one in (
+            (ahead * distance)[first:, None], distance[first:, None] * sideways))
+        return slice(2 * first, 2 * len(rows)), forward, left
 
     # -- one episode's look
 
@@ -255,7 +284,8 @@ class Camera:
             drawn = rng.standard_normal(shape, np.float32)
             drawn *= np.float32(look.noise)
             drawn += np.float32(128.5)
-            noise = np.clip(drawn, 0.0, 255.0).astype(np.uint8)
+            levels = np.clip(drawn, 0.0, 255.0).astype(np.uint8)
+            noise = np.maximum(levels, 128) - 128, 128 - np.minimum(levels, 128)
         self._dressed = _Dressed(look, self._background(look), self._haze(look),
                                  np.array(look.horizon), colours,
                                  missing & (everything.layers != ASPHALT),
@@ -295,31 +325,25 @@ class Camera:
 
     # -- painting
 
-    def _paint_ground(self, image: Image, place: Pose, dressed: _Dressed) -> None:
-        near = self.scenery.around(place.x, place.y, self.settings.draw_distance)
+    def _paint_ground(self, image: Image, place: Pose, near: _Near) -> None:
         origin = np.array([place.x, place.y], np.float32)
-        seen = self._in_view(near.piece_centres - origin, near.piece_radii, place)
-        seen &= ~dressed.piece_missing[near.piece_ids]
-        chosen = np.flatnonzero(seen)
+        flat = near.centres - origin[:, None]
+        chosen = np.flatnonzero(self._in_view(flat, near.radii, place))
         if not len(chosen):
             return
         turn, offset = self._ground_projection(place)
         projected = ((near.pieces[chosen] - origin).reshape(-1, 2) @ turn.astype(np.float32)
                      + offset.astype(np.float32)).reshape(len(chosen), -1, 3)
-        polygons = _polygons(projected)
-        colours = dressed.piece_colours[near.piece_ids[chosen]].tolist()
-        smooth = (near.layers[chosen] != ASPHALT).tolist()
-        for polygon, colour, is_paint in zip(polygons, colours, smooth, strict=True):
+        for polygon, colour, is_paint in zip(
+                _polygons(projected), near.colours[chosen].tolist(),
+                near.is_paint[chosen].tolist(), strict=True):
             if len(polygon) > 2:
                 cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA if is_paint else cv2.LINE_8,
                              SHIFT)
 
-    def _paint_contact_shadows(self, image: Image, place: Pose, standing: _Standing,
+    def _paint_contact_shadows(self, image: Image, place: Pose, vehicles: FloatArray,
                                look: Appearance) -> None:
-        """Darken the ground under the vehicles, so that they stand on it."""
-        vehicles = standing.boxes[standing.kinds == VEHICLE]
-        if not len(vehicles):
-            return
+        """Darken the ground under vehicles (N, 6), so that they stand on it."""
         turn, offset = self._ground_projection(place)
         ground = (corners(vehicles, SHADOW_MARGIN) - (place.x, place.y)) @ turn + offset
         colour = tuple(0.35 * channel for channel in look.asphalt)
@@ -330,62 +354,55 @@ class Camera:
     def _paint_texture(self, image: Image, place: Pose, texture: Image) -> None:
         """Multiply the near ground by a pattern that lies still on the map."""
         forward, left = self._texture_ground
-        if not forward.size:
+        if not left.size:
             return
         cosine, sine = np.float32(math.cos(place.yaw)), np.float32(math.sin(place.yaw))
         across = (cosine * forward - sine * left
                   + np.float32(place.x / TEXTURE_CELL % TEXTURE_SIZE)).astype(np.int32)
         along = (sine * forward + cosine * left
                  + np.float32(place.y / TEXTURE_CELL % TEXTURE_SIZE)).astype(np.int32)
-        mask = TEXTURE_SIZE - 1
-        index = ((along & mask) * TEXTURE_SIZE) + (across & mask)
+        across &= TEXTURE_SIZE - 1
+        along &= TEXTURE_SIZE - 1
+        along *= TEXTURE_SIZE
+        along += across
         rows = image[self._texture_rows]
-        pattern = cv2.resize(texture.reshape(-1)[index], (rows.shape[1], rows.shape[0]),
+        pattern = cv2.resize(texture.reshape(-1).take(along), (rows.shape[1], rows.shape[0]),
                              interpolation=cv2.INTER_LINEAR)
         cv2.multiply(rows, cv2.cvtColor(pattern, cv2.COLOR_GRAY2BGR), dst=rows,
                      scale=1.0 / TEXTURE_NEUTRAL)
 
-    def _paint_parts(self, image: Image, place: Pose, painted: Parts, dressed: _Dressed) -> None:
-        """Paint upright boxes in their order."""
-        look, parts = dressed.appearance, painted.boxes
-        if not len(parts):
+    def _paint_solids(self, image: Image, place: Pose, solids: Solids, order: NDArray[np.intp],
+                      dressed: _Dressed) -> None:
+        """Paint the solids with these indices, one after the other."""
+        eye = np.array([place.x, place.y, self.settings.z])
+        facing = solids.normals[order].reshape(-1, 3) @ eye
+        thing, face = np.nonzero(facing.reshape(len(order), -1) > solids.offsets[order])
+        if not len(thing):
             return
-        solid = np.empty((len(parts), 2, 4, 3))
-        solid[..., :2] = corners(parts)[:, None]
-        solid[..., 2] = parts[:, 5:, None]
-        projected = self._to_camera(solid.reshape(-1, 8, 3), place) @ self._projection
+        projected = self._to_camera(solids.corners[order].reshape(-1, 3), place)
+        projected = (projected @ self._projection).reshape(len(order), -1, 3)
         depth = projected[..., 2]
-        # A face is seen from where its outward normal points to.
-        centre = np.array([place.x, place.y]) - parts[:, :2]
-        cosine, sine = np.cos(parts[:, 2]), np.sin(parts[:, 2])
-        ahead = centre[:, 0] * cosine + centre[:, 1] * sine
-        aside = centre[:, 1] * cosine - centre[:, 0] * sine
-        length, width = 0.5 * parts[:, 3], 0.5 * parts[:, 4]
-        height = self.settings.z
-        seen = np.stack([height > parts[:, 6], height < parts[:, 5], ahead > length,
-                         aside > width, -ahead > length, -aside > width], axis=1)
-        light = np.empty((len(parts), 6))
-        light[:, 0] = look.shade_of_tops
-        light[:, 1] = 0.5 * look.light * look.ambient
-        light[:, 2:] = look.shade(parts[:, 2, None] + _SIDE_AZIMUTHS)
-        clear = np.exp(-look.haze * np.maximum(0.5 * (depth[:, 0] + depth[:, 6]), 0.0))
-        part, face = np.nonzero(seen)
-        paint = np.where((face == 0)[:, None], painted.tops[part], painted.sides[part])
-        lit = np.minimum(paint * light[part, face][:, None], 255.0)
-        colours = (dressed.horizon + (lit - dressed.horizon) * clear[part][:, None]).tolist()
-        polygons = _polygons(projected[part[:, None], _FACES[face]])
+        # Of each part, between two corners that lie opposite.
+        clear = np.exp(-dressed.appearance.haze
+                       * np.maximum(0.5 * (depth[:, 0::8] + depth[:, 6::8]), 0.0))
+        lit = solids.colours[order[thing], face]
+        colours = (dressed.horizon + (lit - dressed.horizon)
+                   * clear[thing, face // 6][:, None]).tolist()
+        polygons = _polygons(projected[thing[:, None], FACES[face]])
         for polygon, colour in zip(polygons, colours, strict=True):
             if len(polygon) > 2:
                 cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_8, SHIFT)
 
     def _in_view(self, flat: NDArray[np.floating[Any]], radii: NDArray[np.floating[Any]],
                  place: Pose) -> NDArray[np.bool_]:
-        """Return which discs (N, 2) around points relative to the camera may be in the image."""
-        cosine, sine = math.cos(place.yaw), math.sin(place.yaw)
-        ahead = flat[:, 0] * cosine + flat[:, 1] * sine
-        aside = np.abs(flat[:, 1] * cosine - flat[:, 0] * sine)
-        half = self._half_view
-        return np.asarray(aside * math.cos(half) - ahead * math.sin(half) <= radii)
+        """Return which discs (2, N) around points relative to the camera may be in the image."""
+        left, right = place.yaw + self._half_view, place.yaw - self._half_view
+        # How far outside the view's left and right border they are, m.
+        outside = np.array([[-math.sin(left), math.cos(left)],
+                            [math.sin(right), -math.cos(right)]], flat.dtype) @ flat
+        # A view of more than half the circle is left only where both its borders are.
+        worst = np.maximum if self._half_view <= 0.5 * math.pi else np.minimum
+        return np.asarray(worst(outside[0], outside[1]) <= radii)
 
 
 def _half_view(settings: CameraSettings, focal: float) -> float:
@@ -410,6 +427,11 @@ def _polygons(projected: NDArray[np.floating[Any]]) -> list[IntArray]:
     polygons = list(pixels)
     if depth.size and depth.min() < NEAR:
         partly = np.flatnonzero(depth.min(axis=1) < NEAR)
-        for index, cut in zip(partly.tolist(), cut_ahead(projected[partly], NEAR), strict=True):
-            polygons[index] = np.rint(cut[:, :2] * ((1 << SHIFT) / cut[:, 2:])).astype(np.int32)
+        cuts = cut_ahead(projected[partly], NEAR)
+        joined = np.concatenate(cuts)
+        points = np.rint(joined[:, :2] * ((1 << SHIFT) / joined[:, 2:])).astype(np.int32)
+        end = 0
+        for index, cut in zip(partly.tolist(), cuts, strict=True):
+            start, end = end, end + len(cut)
+            polygons[index] = points[start:end]
     return polygons

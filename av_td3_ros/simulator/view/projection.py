@@ -20,15 +20,16 @@ def cut_ahead(polygons: NDArray[np.floating[Any]], least: float
 
     Sutherland and Hodgman's cut at one plane. Each result is (M, 3), empty when nothing is left.
     """
-    following = np.roll(polygons, -1, axis=1)
+    following = np.concatenate([polygons[:, 1:], polygons[:, :1]], axis=1)
     depth, depth_after = polygons[..., 2], following[..., 2]
     inside = depth >= least
     crossing = inside != (depth_after >= least)
     span = np.where(crossing, depth_after - depth, 1.0)
     on_plane = polygons + ((least - depth) / span)[..., None] * (following - polygons)
     count, corners = depth.shape
-    points = np.stack([polygons, on_plane], axis=2).reshape(count, 2 * corners, 3)
-    kept = np.stack([inside, crossing], axis=2).reshape(count, 2 * corners)
+    points = np.concatenate([polygons, on_plane], axis=2).reshape(count, 2 * corners, 3)
+    kept = np.empty((count, 2 * corners), np.bool_)
+    kept[:, 0::2], kept[:, 1::2] = inside, crossing
     return [points[index][kept[index]] for index in range(count)]
 
 
@@ -48,23 +49,21 @@ def paint_order(footprints: FloatArray) -> list[int]:
     far_off = (ahead[0] + ahead[2]) ** 2 + (aside[0] + aside[2]) ** 2
     order = np.argsort(-far_off, kind='stable')
     if count < 2:
-        return [int(one) for one in order]
+        return list(order.tolist())
     ahead, aside = ahead[:, order], aside[:, order]
     low, high = _slopes(ahead, aside)
-    first, second = _pairs(count)
-    start = np.maximum(low[first], low[second])
-    end = np.minimum(high[first], high[second])
-    shared = np.flatnonzero(end - start > 1e-9)
-    first, second = first[shared], second[shared]
-    ray = 0.5 * (start[shared] + end[shared])
+    start = np.maximum(low[:, None], low)
+    end = np.minimum(high[:, None], high)
+    first, second = np.nonzero((end - start > 1e-9) & _pairs(count))
+    ray = 0.5 * (start[first, second] + end[first, second])
     both = np.concatenate([first, second])
     entry = _entry(ahead[:, both], aside[:, both], np.concatenate([ray, ray]))
     behind = entry[:len(ray)] >= entry[len(ray):]
     if behind.all():
-        return [int(one) for one in order]
+        return list(order.tolist())
     far = np.where(behind, first, second).tolist()
     near = np.where(behind, second, first).tolist()
-    return [int(order[one]) for one in _sorted(count, far, near)]
+    return list(order[_sorted(count, far, near)].tolist())
 
 
 def _sorted(count: int, before: list[int], after: list[int]) -> list[int]:
@@ -92,9 +91,9 @@ def _sorted(count: int, before: list[int], after: list[int]) -> list[int]:
 
 
 @functools.lru_cache(maxsize=256)
-def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    first, second = np.triu_indices(count, 1)
-    return first, second
+def _pairs(count: int) -> NDArray[np.bool_]:
+    """Return a mask (count, count) that holds each pair once, the lower index first."""
+    return np.triu(np.ones((count, count), np.bool_), 1)
 
 
 def _slopes(ahead: FloatArray, aside: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -113,13 +112,10 @@ def _slopes(ahead: FloatArray, aside: FloatArray) -> tuple[FloatArray, FloatArra
 
 def _entry(ahead: FloatArray, aside: FloatArray, slopes: FloatArray) -> FloatArray:
     """Return how far ahead the rays (1, slope) enter the rectangles (4, N)."""
-    middle_ahead, middle_aside = ahead[0] + ahead[2], aside[0] + aside[2]
-    entry = np.full(len(slopes), -np.inf)
-    for one, other in ((0, 3), (1, 0)):
-        # From one side to the one opposite; the ray enters through the side turned to it.
-        x, y = ahead[one] - ahead[other], aside[one] - aside[other]
-        along = x + y * slopes
-        along = np.where(np.abs(along) < 1e-12, 1e-12, along)
-        centre = x * middle_ahead + y * middle_aside
-        entry = np.maximum(entry, (centre / along - (x * x + y * y) / np.abs(along)))
+    # From two sides to those opposite; the ray enters through the side turned to it.
+    x, y = ahead[:2] - ahead[[3, 0]], aside[:2] - aside[[3, 0]]
+    along = x + y * slopes
+    along[np.abs(along) < 1e-12] = 1e-12
+    centre = x * (ahead[0] + ahead[2]) + y * (aside[0] + aside[2])
+    entry: FloatArray = (centre / along - (x * x + y * y) / np.abs(along)).max(axis=0)
     return 0.5 * entry
