@@ -21,6 +21,7 @@ MOST_PIXELS = 1 << 26  # of a compressed image: a few hundred bytes may say that
 # Of multiplications in a product: OpenBLAS shares larger ones among threads, and on a computer
 # that is busy waits for those longer than it would take alone.
 ONE_THREAD = 1 << 17
+RUN = 7  # pixels of a frame's row that are worked out in one product
 HEAD = 1 << 18  # bytes in which a compressed image says how large it is, its comments included
 _ALONE = frozenset((0x01, *range(0xd0, 0xd9)))
 _FRAMES = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
@@ -109,11 +110,19 @@ class _Shrinking:
         rows, columns = _weights(height, size), _weights(width, size)
         self._size, self._width = size, width
         self._row_groups, self._column_groups = height // rows.shape[1], width // columns.shape[1]
-        self._rows, self._columns = rows, np.ascontiguousarray(columns.T)
+        self._rows, self._columns = rows, len(columns)
         self._whole = np.float32(rows.shape[1] * columns.shape[1])
         self.is_exact = 255 * rows.shape[1] * columns.shape[1] < 1 << 24
         self._across = max(1, ONE_THREAD // rows.size)  # columns of the image in one product
-        self._down = max(1, ONE_THREAD // (columns.size * self._column_groups))
+        # A few pixels at once: the other columns of the image have no weight for them.
+        self._runs = []
+        for first in range(0, len(columns), RUN):
+            behind = np.flatnonzero(columns[first:first + RUN].any(axis=0))
+            sources = slice(int(behind[0]), int(behind[-1]) + 1)
+            self._runs.append((slice(first, first + RUN), sources,
+                               np.ascontiguousarray(columns[first:first + RUN, sources].T)))
+        self._down = max(1, ONE_THREAD // (self._column_groups * max(
+            weights.size for _, _, weights in self._runs)))
 
     def __call__(self, grey: Frame) -> Frame:
         """Return a grey image, uint8 (height, width), as uint8 (size, size)."""
@@ -123,12 +132,13 @@ class _Shrinking:
             part = slice(first, first + self._across)
             np.matmul(self._rows, groups[..., part], out=lower[..., part])
         lines = lower.reshape(self._size, self._column_groups, -1)
-        sums = np.empty((self._size, self._column_groups, self._columns.shape[1]), np.float32)
+        sums = np.empty((self._size, self._column_groups, self._columns), np.float32)
         for first in range(0, self._size, self._down):
             part = slice(first, first + self._down)
             count = len(lines[part]) * self._column_groups
-            np.matmul(lines[part].reshape(count, -1), self._columns,
-                      out=sums[part].reshape(count, -1))
+            source, out = lines[part].reshape(count, -1), sums[part].reshape(count, -1)
+            for pixels, sources, weights in self._runs:
+                np.matmul(source[:, sources], weights, out=out[:, pixels])
         small: Frame = np.rint(sums.reshape(self._size, self._size) / self._whole).astype(np.uint8)
         return small
 
