@@ -26,7 +26,7 @@ from av_td3_ros.simulator.vehicle.dynamics import (
 )
 from av_td3_ros.simulator.view.appearance import Appearance, AppearanceSettings
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Image, Vehicles
-from av_td3_ros.simulator.view.scenery import TREE, TRUNK_SHARE, Scenery
+from av_td3_ros.simulator.view.scenery import Scenery
 
 STATIC_ID = 0  # what is no vehicle, in Collision.other_id
 CONTACT_REACH = 30.0  # m; roadside boxes farther off are not looked at
@@ -233,13 +233,13 @@ class World:
     def _collide(self, vehicles: tuple[TrafficVehicle, ...]) -> Collision | None:
         """Return the hardest contact in which the ego vehicle and another close in."""
         ego = self.ego
-        near = self.scenery.around(ego.x, ego.y, CONTACT_REACH)
-        standing = near.boxes[:, :5].copy()
-        standing[near.box_kinds == TREE, 3:5] *= TRUNK_SHARE
-        moving = np.array([one[1:4] + one[5:7] for one in vehicles], np.float64).reshape(-1, 5)
+        others = self.scenery.around(ego.x, ego.y, CONTACT_REACH).obstacles
+        if vehicles:
+            moving = np.array([one[1:4] + one[5:7] for one in vehicles], np.float64)
+            others = np.concatenate([moving, others])
         box = np.array([ego.x, ego.y, ego.yaw, ego.length, ego.width])
         hardest = None
-        for contact in contacts(box, np.concatenate([moving, standing])):
+        for contact in contacts(box, others):
             velocity_x, velocity_y = ego.world_velocity()
             mass, other_id = ego.mass, STATIC_ID
             if contact.index < len(vehicles):

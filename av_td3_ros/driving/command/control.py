@@ -98,9 +98,11 @@ def limit_action(action: npt.ArrayLike, previous_applied: npt.ArrayLike, speed: 
     start of a controlled stop.
     """
     wanted = np.asarray(action, dtype=np.float64)
-    if wanted.shape != (2,) or not np.isfinite(wanted).all() or not math.isfinite(speed):
+    # Plain numbers: an array of two costs more than what is done with it.
+    numbers = wanted.tolist() if wanted.shape == (2,) else [math.nan]
+    if not all(map(math.isfinite, (*numbers, speed))):
         return brake_action(previous_applied, 0.0, dt, settings)
-    steer, acceleration = _clip(float(wanted[0])), _clip(float(wanted[1]))
+    steer, acceleration = map(_clip, numbers)
     before, push = _numbers_of(previous_applied)
     steer = _turn(before, steer, dt, settings)
     acceleration = min(max(acceleration, -settings.brake_limit), settings.throttle_limit)
@@ -143,7 +145,7 @@ def to_carla(applied: npt.ArrayLike, settings: CommandSettings | None = None) ->
     steer = 1 becomes `steering_range` of the vehicle's steering.
     """
     settings = settings or CommandSettings()
-    steer, acceleration = (float(one) for one in np.asarray(applied, dtype=np.float64))
+    steer, acceleration = np.asarray(applied, dtype=np.float64).tolist()
     if not math.isfinite(steer + acceleration):
         raise ValueError(f'action ({steer}, {acceleration}) is not finite; limit it first')
     steer, acceleration = _clip(steer), _clip(acceleration)
@@ -163,7 +165,7 @@ def from_carla(throttle: float, steer: float, brake: float, settings: CommandSet
 
 def _numbers_of(previous_applied: npt.ArrayLike) -> tuple[float, float]:
     """Return steer and acceleration applied before, 0 for what is not a number."""
-    steer, push = (float(one) for one in np.asarray(previous_applied, dtype=np.float64))
+    steer, push = np.asarray(previous_applied, dtype=np.float64).tolist()
     return (_clip(steer) if math.isfinite(steer) else 0.0,
             _clip(push) if math.isfinite(push) else 0.0)
 

@@ -96,6 +96,8 @@ class ObstacleMeter:
         velocities = self._velocities(vehicle.stamp_ns, boxes)
         position = self._tracker.update(vehicle.x, vehicle.y, vehicle.yaw)
         own, others = _split(vehicle, boxes)
+        if not others:
+            return NOTHING_AHEAD
         length = own.length if own is not None else self._settings.vehicle_length
         half = self._settings.margin + 0.5 * (
             own.width if own is not None else self._settings.vehicle_width)

@@ -96,8 +96,9 @@ class RouteTracker:
         The first lies `spacing` metres beyond the last position; the route's end is repeated.
         """
         distance = self._last[0] if self._last is not None else 0.0
-        points = self.points_at(distance + spacing * np.arange(1, count + 1))
-        dx, dy = points[:, 0] - pose.x, points[:, 1] - pose.y
+        distances = distance + spacing * np.arange(1, count + 1)
+        dx = np.interp(distances, self._distances, self._x) - pose.x
+        dy = np.interp(distances, self._distances, self._y) - pose.y
         cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
         ahead = np.empty((count, 2), dtype=np.float32)
         ahead[:, 0] = cos * dx + sin * dy

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from av_td3_ros.driving.route.geometry import FloatArray, Pose, to_vehicle_frame
+from av_td3_ros.driving.route.geometry import FloatArray, Pose
 from av_td3_ros.simulator.roads.geometry import MarkingStrip
 
 OTHER, BROKEN, SOLID = 0, 1, 2  # carla_msgs/CarlaLaneInvasionEvent
@@ -29,9 +29,9 @@ class LaneLines:
 
     def __init__(self, markings: Sequence[MarkingStrip]) -> None:
         """Join the pieces of paint to lines; a broken line is crossed in its gaps as well."""
-        self._segments: FloatArray = np.concatenate(
-            [np.hstack([line.points[:-1], line.points[1:]]) for line in markings]
-            or [np.zeros((0, 4))])
+        ends = [np.stack([line.points[:-1].T, line.points[1:].T]) for line in markings]
+        # First and last points, x and y, of each segment: (2, 2, S).
+        self._segments: FloatArray = np.concatenate([np.zeros((2, 2, 0)), *ends], axis=2)
         joined = _join(markings)
         self._line_of = np.repeat(np.array(joined, np.intp),
                                   [len(line.points) - 1 for line in markings])
@@ -54,27 +54,29 @@ class LaneLines:
     def _find(self, pose: Pose, length: float, width: float) -> frozenset[int]:
         """Return the lines that cross the vehicle's footprint."""
         segments, lines = self._near(pose)
-        if not len(segments):
+        if not len(lines):
             return frozenset()
-        ends = to_vehicle_frame(segments.reshape(-1, 2), pose).reshape(-1, 2, 2)
-        start, step = ends[:, 0], ends[:, 1] - ends[:, 0]
-        step = np.where(np.abs(step) < 1e-12, 1e-12, step)
-        half = np.array([0.5 * length, 0.5 * width])
+        cosine, sine = math.cos(pose.yaw), math.sin(pose.yaw)
+        start, end = (np.array([[cosine, sine], [-sine, cosine]])
+                      @ (segments - np.array([[pose.x], [pose.y]])))
+        step = end - start
+        step[np.abs(step) < 1e-12] = 1e-12
+        half = np.array([[0.5 * length], [0.5 * width]])
         one, other = (-half - start) / step, (half - start) / step
-        enter = np.minimum(one, other).max(axis=1)
-        leave = np.maximum(one, other).min(axis=1)
-        inside = np.maximum(enter, 0.0) <= np.minimum(leave, 1.0)
+        enter, leave = np.minimum(one, other), np.maximum(one, other)
+        inside = (np.maximum(np.maximum(enter[0], enter[1]), 0.0)
+                  <= np.minimum(np.minimum(leave[0], leave[1]), 1.0))
         return frozenset(lines[inside].tolist())
 
     def _near(self, pose: Pose) -> tuple[FloatArray, NDArray[np.intp]]:
         cell = (math.floor(pose.x / CELL), math.floor(pose.y / CELL))
         near = self._cells.get(cell)
         if near is None:
-            low = np.array(cell) * CELL - REACH
+            low = np.array(cell)[:, None] * CELL - REACH
             high = low + CELL + 2.0 * REACH
-            ends = self._segments.reshape(-1, 2, 2)
-            close = ((ends.max(axis=1) >= low) & (ends.min(axis=1) <= high)).all(axis=1)
-            near = self._segments[close], self._line_of[close]
+            close = ((self._segments.max(axis=0) >= low)
+                     & (self._segments.min(axis=0) <= high)).all(axis=0)
+            near = self._segments[..., close], self._line_of[close]
             self._cells[cell] = near
         return near
 

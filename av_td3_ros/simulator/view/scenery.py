@@ -36,6 +36,7 @@ class Surroundings:
 
     pieces (P, 12, 2) are closed ground polygons in m, sorted by layer (P,); piece_ids (P,) number
     them in the map. boxes (B, 6) are x, y, yaw, length, width, height; box_kinds and box_ids (B,).
+    obstacles (B, 5) are what of them a vehicle can run into: of a tree the trunk, no height.
     """
 
     pieces: Float32Array
@@ -46,6 +47,7 @@ class Surroundings:
     boxes: FloatArray
     box_kinds: NDArray[np.int8]
     box_ids: IntArray
+    obstacles: FloatArray
 
 
 class Scenery:
@@ -89,13 +91,16 @@ class Scenery:
         if len(named) != len(self.boxes) or not set(named) <= set(_KINDS):
             raise ValueError(f'Scenery: {len(self.boxes)} boxes need as many kinds out of '
                              f'{sorted(_KINDS)}, got {list(named)}')
+        kinds = np.array([_KINDS[one] for one in named], np.int8)
+        obstacles = self.boxes[:, :5].copy()
+        obstacles[kinds == TREE, 3:5] *= TRUNK_SHARE
         self.everything = Surroundings(
             polygons.astype(np.float32), np.array(layers, np.int8)[order],
             middles.astype(np.float32),
             np.hypot(*np.moveaxis(polygons - middles[:, None], -1, 0)).max(
                 axis=1, initial=0.0).astype(np.float32),
             np.arange(len(polygons)), self.boxes,
-            np.array([_KINDS[one] for one in named], np.int8), np.arange(len(self.boxes)))
+            kinds, np.arange(len(self.boxes)), obstacles)
         self._found: dict[tuple[int, int, float], Surroundings] = {}
 
     @classmethod
@@ -129,7 +134,8 @@ class Scenery:
         return Surroundings(everything.pieces[near], everything.layers[near],
                             everything.piece_centres[near], everything.piece_radii[near],
                             everything.piece_ids[near], self.boxes[close],
-                            everything.box_kinds[close], everything.box_ids[close])
+                            everything.box_kinds[close], everything.box_ids[close],
+                            everything.obstacles[close])
 
 
 def resample(points: FloatArray, distances: FloatArray) -> FloatArray:
