@@ -176,13 +176,15 @@ class SimulatorNode(Node):
         command = self._command
         snapshot = self._world.tick(VehicleCommand(
             throttle=command.throttle, steer=-command.steer, brake=command.brake,
-            hand_brake=command.hand_brake, reverse=command.reverse))
+            hand_brake=command.hand_brake, reverse=command.reverse), render=False)
         self._waiting = True  # before the image is out: its answer may be quick
         self._ticked_at = time.monotonic()
         self._ticks.note()
         self._topics.tell_tick(snapshot.frame, self._lockstep, self._paused)
         self._topics.tell_time(snapshot)
         self._topics.tell(snapshot, self._command)
+        # The image takes longest: the others look at the rest meanwhile.
+        self._topics.tell_image(self._world.render(snapshot.vehicles))
 
     # -- wishes
 

@@ -6,12 +6,12 @@ import struct
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds
-from av_td3_ros.ros.raw_image import RawImage, read_image
+from av_td3_ros.ros.raw_image import RawImage, read_image, write_image
 
 PIXELS = np.arange(6 * 20, dtype=np.uint8)
 
@@ -38,6 +38,17 @@ def test_it_says_what_the_message_says(encoding: str) -> None:
     for length in range(10):
         image = message('x' * length, encoding)
         assert compared(read_image(serialize_message(image))) == said(image)
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgra8', 'mono16', 'péché'])
+def test_what_is_written_is_the_message(encoding: str) -> None:
+    for length in range(10):
+        image = message('x' * length, encoding)
+        image.is_bigendian = 0
+        written = write_image(to_nanoseconds(image.header.stamp), image.header.frame_id,
+                              PIXELS.reshape(6, 5, 4), encoding)
+        assert deserialize_message(written, Image) == image
+        assert len(written) == len(serialize_message(image))
 
 
 def test_pixels_are_not_copied() -> None:

@@ -24,14 +24,15 @@ from visualization_msgs.msg import MarkerArray
 from av_td3_ros.driving.route.geometry import FloatArray, Pose
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import (
-    to_bytes,
     to_odometry,
     to_pose_message,
     to_quaternion,
     to_stamp,
 )
 from av_td3_ros.ros.markers import to_markers
+from av_td3_ros.ros.raw_image import write_image
 from av_td3_ros.simulator.actors import EGO_ID, actors
+from av_td3_ros.simulator.view.camera import Image as BgraImage
 from av_td3_ros.simulator.world import Snapshot, World
 
 
@@ -94,7 +95,7 @@ class BridgeTopics:
 
     def tell(self, snapshot: Snapshot, command: CarlaEgoVehicleControl) -> None:
         """
-        Tell of one tick in the bridge's order: vehicle, events, camera.
+        Tell of one tick in the bridge's order: vehicle, events, camera, where it took an image.
 
         What nobody hears, beside odometry, markers and image, is not even made.
         """
@@ -119,7 +120,7 @@ class BridgeTopics:
                 header=self._header(f'{self._vehicle}/lane_invasion'),
                 crossed_lane_markings=list(snapshot.lane_invasion)))
         if snapshot.image is not None:
-            self._tell_image(snapshot)
+            self.tell_image(snapshot.image)
 
     def _vehicle_status(self, here: Header, snapshot: Snapshot, command: CarlaEgoVehicleControl
                         ) -> CarlaEgoVehicleStatus:
@@ -140,9 +141,10 @@ class BridgeTopics:
             **dict(zip('xyz', measured.linear_acceleration, strict=True)))
         return imu
 
-    def _tell_image(self, snapshot: Snapshot) -> None:
+    def tell_image(self, image: BgraImage) -> None:
+        """Tell of the camera, last word of a tick: uint8 (height, width, 4) bgra8."""
         header = self._header(f'{self._vehicle}/rgb_front')
-        height, width = snapshot.image.shape[:2]
+        height, width = image.shape[:2]
         if self._to_camera_info.get_subscription_count():
             fx, fy, cx, cy = self._world.camera.intrinsics()
             self._to_camera_info.publish(CameraInfo(
@@ -150,9 +152,8 @@ class BridgeTopics:
                 d=[0.0] * 5, k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
                 r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
                 p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]))
-        self._to_image.publish(Image(
-            header=header, height=height, width=width, encoding='bgra8', is_bigendian=0,
-            step=4 * width, data=to_bytes(snapshot.image)))
+        self._to_image.publish(write_image(
+            self._world.stamp_ns, header.frame_id, image, 'bgra8'))
 
     def _header(self, frame: str) -> Header:
         return Header(stamp=to_stamp(self._world.stamp_ns), frame_id=frame)
