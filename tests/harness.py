@@ -147,9 +147,10 @@ class Log:
 
     def next(self, words: str) -> str:
         """Wait for a line with these words; return it and forget what is before it."""
-        return await_that(lambda: self._find(words), f'{words!r} in the log')
+        return await_that(lambda: self.find(words), f'{words!r} in the log')
 
-    def _find(self, words: str) -> str:
+    def find(self, words: str) -> str:
+        """Return the next line with these words as `next` does, '' while there is none."""
         new = os.pread(2, 1 << 24, self._read)
         self._read += len(new)
         self._text += new

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from av_td3_ros.driving.camera.check import compare_cameras, recorded_camera
 from av_td3_ros.driving.command.control_settings import ControlSettings
 from av_td3_ros.nodes.environment_node import EnvironmentSettings
 from av_td3_ros.nodes.inspection_node import InspectionSettings
@@ -120,6 +121,14 @@ class Config:
             'policy_node': {**shape, 'exploration.vector_dropout': algorithm.vector_dropout},
             'learner_node': {**shape, **{f'td3.{key}': value
                                          for key, value in to_ros(algorithm).items()}}})
+
+    def with_simulated_camera(self) -> Config:
+        """Return the configuration for a driver that no other camera than the session's taught."""
+        camera, view = recorded_camera(self.values()), self.settings['environment_node'].camera
+        if camera is None or view.calibrate or not compare_cameras(camera, view.training):
+            return self
+        return self.with_values({'environment_node': {
+            f'camera.training.{key}': value for key, value in to_ros(camera).items()}})
 
     def writing_to(self, run: Path) -> Config:
         """Return the configuration with bag, checkpoints and metrics in a run folder."""

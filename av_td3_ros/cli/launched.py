@@ -55,7 +55,9 @@ class Told:
         if start:  # what comes is no beginner's driving
             config = config.with_values({'learner_node': {'resume': str(start.resolve())},
                                          'policy_node': {'exploration.warmup_steps': 0}})
-        return self._changed(config)
+        config = self._changed(config)
+        return config if start or not has_simulator(self.profile) else (
+            config.with_simulated_camera())
 
     def driving(self, policy: str, recording: bool) -> Config:
         """Return the configuration with which a policy drives; raise ValueError or OSError."""
@@ -68,6 +70,8 @@ class Told:
         config = self._changed(config.with_values({'policy_node': driver}))
         if learned is not None:
             check_fit(learned, config.settings['environment_node'])
+        elif has_simulator(self.profile):
+            config = config.with_simulated_camera()
         return config
 
     def camera_words(self, policy: str, config: Config) -> list[str]:

@@ -153,6 +153,8 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
         config = config.with_values({'policy_node': {'exploration.warmup_steps': 0}})
     config = config.with_options(options.config)
     if simulated:
+        if not learner.resume:
+            config = config.with_simulated_camera()
         _check_maps(config, options.eval_map or EVALUATION_MAP if options.eval_episodes else None)
     return config
 

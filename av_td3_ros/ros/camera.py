@@ -4,6 +4,7 @@ from __future__ import annotations
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
+from av_td3_ros.driving.camera.check import compare_aspects
 from av_td3_ros.driving.camera.image import (
     Frame,
     ImageError,
@@ -29,6 +30,7 @@ class CameraReader:
         self._trace = trace
         self._node, self._settings, self._size = node, settings, size
         self._view: CameraView | None = None
+        self._is_compared = settings.calibrate  # with the training camera's images, by shape
         self._missing = ''  # why there is no view, although one is asked for
         if settings.calibrate:
             heard = inputs.listen(CameraInfo, '~/input/camera_info', self._on_camera_info,
@@ -48,6 +50,9 @@ class CameraReader:
         self._trace.mark('decoded', stamp_ns)
         if self._missing:
             raise ImageError(self._missing)
+        if not self._is_compared:
+            self._is_compared = True
+            self._compare(*image.shape[:2])
         if self._view is None:
             return to_observation_frame(image, encoding, self._size)
         return self._view(to_grey(image, encoding))
@@ -63,6 +68,14 @@ class CameraReader:
         except ValueError as error:
             self._missing = str(error)
             raise
+
+    def _compare(self, height: int, width: int) -> None:
+        """Say once by how much the images get squeezed: nothing else would show it."""
+        if squeezed := compare_aspects(self._settings.training, width, height):
+            self._node.get_logger().warning(
+                f"the images are not shaped as the training camera's: {squeezed}; set "
+                'camera.calibrate, or publish images of that aspect; where a policy learns with '
+                'this camera, set camera.training.width and height to it')
 
     def _tell(self, view: CameraView) -> None:
         width, height = view.calibration.image_size

@@ -435,6 +435,17 @@ def test_frames_are_turned_to_the_training_cameras_view_by_camera_info(
     assert photograph(bridge) is None  # they are of 160x120
 
 
+def test_images_of_another_shape_than_the_trainings_are_told_once(
+        connect: Callable[..., Bridge], log: Log) -> None:
+    bridge = connect(camera__training__width=640, camera__training__height=360)
+    bridge.reset()
+    assert photograph(bridge) is not None  # 160x120
+    assert 'aspect of 1.33 (160x120) is 25 % narrower than the recorded 1.78 (640x360)' in (
+        log.next('not shaped as'))
+    assert photograph(bridge) is not None
+    assert not log.find('not shaped as')
+
+
 def test_without_calibration_nobody_asks_for_camera_info(bridge: Bridge) -> None:
     assert not [one for one in bridge.node.node.subscriptions if 'camera_info' in one.topic_name]
 

@@ -61,6 +61,21 @@ def test_a_policy_drives_with_the_settings_it_was_trained_with(tmp_path: Path) -
     assert told.driving('pursuit', recording=True).values()['environment_node']['wait_for'] == 3
 
 
+def test_who_learns_from_a_simulated_camera_is_trained_with_that_one() -> None:
+    config = 'world.camera.width=640 world.camera.height=360 world.camera.pitch=4.0'
+    told = Told('embedded', 'hero', config=config)
+    for chosen in (told.training(), told.driving('pursuit', recording=False)):
+        camera = chosen.settings['environment_node'].camera.training
+        assert (camera.width, camera.height) == (640, 360)
+        assert math.degrees(camera.pitch) == pytest.approx(4.0)
+    # A learned one keeps the camera that it knows, and the difference is told.
+    learned = told.driving('pretrained', recording=False)
+    assert learned.settings['environment_node'].camera.training.width == 320
+    assert any('aspect of 1.78' in one for one in told.camera_words('pretrained', learned))
+    turned = Told('embedded', 'hero', config=f'{config} camera.calibrate=true').training()
+    assert turned.settings['environment_node'].camera.training.width == 320
+
+
 def test_a_vehicle_is_one_argument_away() -> None:
     simulated, real = (Told(profile, 'hero').driving('pretrained', recording=True).values()
                        for profile in ('embedded', 'vehicle'))

@@ -70,12 +70,8 @@ def compare_cameras(recorded: ViewSettings, actual: ViewSettings) -> list[str]:
                     f'{_angle(recorded.fov)}: '
                     + ('set camera.calibrate, which crops it' if by > 0.0 else
                        'take a wider lens, or train with this field of view'))
-    shapes = [one.width / one.height for one in (recorded, actual)]
-    if abs(by := shapes[1] / shapes[0] - 1.0) > ASPECT:
-        said.append(f'the aspect of {shapes[1]:.2f} ({actual.width}x{actual.height}) is '
-                    f'{100.0 * abs(by):.0f} % {"wider" if by > 0.0 else "narrower"} than the '
-                    f'recorded {shapes[0]:.2f} ({recorded.width}x{recorded.height}): '
-                    'set camera.calibrate, or publish images of that aspect')
+    if squeezed := compare_aspects(recorded, actual.width, actual.height):
+        said.append(f'{squeezed}: set camera.calibrate, or publish images of that aspect')
     for name, more, less in (('pitch', 'down', 'up'), ('yaw', 'left', 'right'),
                              ('roll', 'clockwise', 'counter-clockwise')):
         is_, was = getattr(actual, name), getattr(recorded, name)
@@ -98,6 +94,17 @@ def compare_cameras(recorded: ViewSettings, actual: ViewSettings) -> list[str]:
         said.append(f'images of {actual.width}x{actual.height} are coarser than the recorded '
                     f'{recorded.width}x{recorded.height}: publish larger ones')
     return said
+
+
+def compare_aspects(recorded: ViewSettings, width: int, height: int) -> str:
+    """Return by how much images taken as they are get squeezed, '' where they do not."""
+    was, is_ = recorded.width / recorded.height, width / height
+    by = is_ / was - 1.0
+    if abs(by) <= ASPECT:
+        return ''
+    return (f'the aspect of {is_:.2f} ({width}x{height}) is {100.0 * abs(by):.0f} % '
+            f'{"wider" if by > 0.0 else "narrower"} than the recorded {was:.2f} '
+            f'({recorded.width}x{recorded.height})')
 
 
 def _rays(calibration: Calibration, pixels: list[tuple[float, float]]) -> FloatArray:
