@@ -74,6 +74,13 @@ def test_each_node_is_an_executable(installed: Path) -> None:
         assert os.access(program, os.X_OK)
 
 
+def test_a_shell_that_sourced_the_workspace_finds_av_td3(installed: Path, tmp_path: Path) -> None:
+    shell = subprocess.run(
+        ['bash', '-c', f'source {installed}/setup.bash && command -v av-td3 && av-td3 --version'],
+        capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60)
+    assert shell.stdout.splitlines() == [str(installed / 'bin' / 'av-td3'), 'av_td3_ros 0.1.0']
+
+
 def in_workspace(installed: Path) -> dict[str, str]:
     """Return the environment of a shell that sourced the installed package."""
     library = sysconfig.get_path('purelib', 'posix_prefix', vars={'base': str(installed)})

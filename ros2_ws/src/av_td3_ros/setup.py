@@ -26,6 +26,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        ('bin', ['bin/av-td3']),
         *tree('config'),
         *tree('launch'),
     ],
