@@ -5,6 +5,7 @@ import difflib
 import importlib.metadata
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def described(file: str, actions: Sequence[Action], others: Sequence[str] = ()
     def check(context: LaunchContext) -> None:
         if Path(file).name not in {Path(word).name for word in sys.argv}:
             return  # another launch file includes this one: the words are for that
+        _take_signals_in_turn()
         known = {one.name for one in description.get_launch_arguments()}
         for other in others:
             source = include(other).launch_description_source
@@ -80,6 +82,17 @@ def described(file: str, actions: Sequence[Action], others: Sequence[str] = ()
 
     description.entities.insert(0, OpaqueFunction(function=check))
     return description
+
+
+def _take_signals_in_turn() -> None:
+    """
+    Let launch see to Ctrl-C between two events only, as it does with each signal by itself.
+
+    Python's own KeyboardInterrupt comes beside that, anywhere: in the middle of what ends the
+    thread of the launch's ROS node, and then the process aborts, or goes on for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: None)
 
 
 def common_arguments() -> list[DeclareLaunchArgument]:
