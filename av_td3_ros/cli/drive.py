@@ -11,6 +11,7 @@ from av_td3_ros.cli.evaluate import (
     evaluation_of,
     maps_of,
     prepared,
+    tell_of_camera,
 )
 from av_td3_ros.cli.evaluation import drive_in_process, write_evaluation
 from av_td3_ros.cli.pictures.film import Film, Screen
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Drive, show, write; return the exit status."""
     candidate, config = prepared(options, simulated=True)
+    tell_of_camera(options.policy, config, simulated=True)
     folder = new_run_folder(options.out, 'drive')
     film = folder / 'drive.mp4'
     with contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from av_td3_ros.cli.config import Config, changes_of, merged
 from av_td3_ros.cli.evaluation import (
@@ -89,10 +89,27 @@ def add_episode_arguments(parser: argparse.ArgumentParser, episodes: int) -> Non
                         help='log at debug level and show tracebacks')
 
 
+def check(arguments: Sequence[str]) -> None:
+    """Raise ValueError or OSError for options with which `run` would end at once."""
+    parser = _Refusing()
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    prepared(options, is_closed(options.profile))
+
+
+class _Refusing(argparse.ArgumentParser):
+    """A parser for options that nobody typed: what is wrong is an error and not the end."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(message)
+
+
 def run(options: argparse.Namespace) -> int:
     """Evaluate, show, write; return the exit status."""
     simulated = is_closed(options.profile)
     candidate, config = prepared(options, simulated)
+    tell_of_camera(options.policy, config, simulated)
     maps = maps_of(options) if simulated else ['']
     for option, path in (('--json', options.json), ('--video', options.video)):
         if path is not None:
@@ -143,11 +160,18 @@ def prepared(options: argparse.Namespace, simulated: bool) -> tuple[Candidate, C
         check_fit(policy, from_mapping(EnvironmentSettings, from_ros(changes['environment_node']),
                                        'environment_node'))
     config = Config(changes)
-    for sentence in camera_warnings(policy, config, simulated) if policy is not None else ():
-        print(f"not the camera of {options.policy}'s training: {sentence}", file=sys.stderr)
+    if policy is None and simulated:
+        config = config.with_simulated_camera()
     for name in maps_of(options) if simulated else ():
         _check_map(configured(config, candidate, name, options.seed), options.episodes)
     return candidate, config
+
+
+def tell_of_camera(policy: str, config: Config, simulated: bool) -> None:
+    """Say in which ways the session's camera is not that of a learned policy's training."""
+    if policy not in BASELINES:
+        for sentence in camera_warnings(find_policy(policy), config, simulated):
+            print(f"not the camera of {policy}'s training: {sentence}", file=sys.stderr)
 
 
 def maps_of(options: argparse.Namespace) -> list[str]:

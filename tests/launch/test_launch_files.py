@@ -194,6 +194,20 @@ def test_what_cannot_be_is_said_before_anything_starts(
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize(('argument', 'told'), [
+    ({'map': 'nowhere'}, "map 'nowhere' is no file"),
+    ({'policy': '/nowhere'}, "policy '/nowhere' is no folder"),
+    ({'episodes': 'x'}, "--episodes: invalid int value: 'x'"),
+    ({'config': 'td3.gama=0.9'}, 'td3.gama: unknown key; did you mean'),
+])
+def test_an_evaluation_that_cannot_be_is_told_once(
+        launched: Callable[..., Launched], argument: dict[str, str], told: str) -> None:
+    it = launched('evaluate', **argument)
+    assert it.ended() == 1
+    assert it.said.count(told) == 1
+    assert 'process started' not in it.said
+
+
 def test_a_run_folder_is_never_written_over(launched: Callable[..., Launched], tmp_path: Path
                                             ) -> None:
     (tmp_path / 'run').mkdir()
@@ -318,6 +332,18 @@ def test_training_goes_on_from_a_run(launched: Callable[..., Launched], tmp_path
                       resume=tmp_path / 'first', config=' '.join(shape))
     assert second.ended() == 0, second.said[-3000:]
     assert load_checkpoint(str(tmp_path / 'second' / 'checkpoints')).updates > before
+
+
+def test_ctrl_c_twice_while_it_starts_ends_it_as_once(
+        launched: Callable[..., Launched], tmp_path: Path) -> None:
+    it = launched('train', run=tmp_path / 'run', map='loop', config=SMALL)
+    for words in ('process started', 'user interrupted'):
+        await_that(lambda words=words: words in it.said, words, STARTING)
+        it.process.send_signal(signal.SIGINT)
+    # Where the second comes when launch has nothing left to do, it is the end of Python.
+    assert it.ended() in (0, -signal.SIGINT), it.said[-3000:]
+    assert 'terminate called' not in it.said
+    assert not any(line.startswith('Traceback') for line in it.said.splitlines())
 
 
 def test_a_session_ends_with_the_first_of_its_nodes(

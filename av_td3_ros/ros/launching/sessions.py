@@ -12,6 +12,7 @@ import launch.logging
 from launch import Action, LaunchContext
 from launch.actions import ExecuteProcess, LogInfo
 
+from av_td3_ros.cli import evaluate as evaluation
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.launched import Told, fleet_configs
 from av_td3_ros.cli.run_folder import new_run_folder
@@ -115,7 +116,12 @@ def simulate(context: LaunchContext) -> list[Action]:
 
 
 def evaluate(options: Sequence[str]) -> list[Action]:
-    """Return what runs `av-td3 evaluate` with these options, in the domain of this launch."""
+    """
+    Return what runs `av-td3 evaluate` with these options, in the domain of this launch.
+
+    Raises ValueError or OSError for those that cannot be.
+    """
+    evaluation.check(options)
     # Without a domain given it would take one of its own, where nobody who looks would find it.
     domain = os.environ.get('ROS_DOMAIN_ID', '0')
     return [ExecuteProcess(
