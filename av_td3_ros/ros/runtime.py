@@ -38,6 +38,7 @@ sessions first (autogroup, sched(7)), and a priority says nothing between two of
 """
 LINK_PROFILE = 'fastdds_link.xml'  # of config/, where a network lies between
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
+LEAVING = 5  # s of wall time after which a node that is still leaving the graph is ended
 SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most
 LONGEST_REASON = 500  # characters of what an error says that are logged
 _PR_SET_PDEATHSIG = 1
@@ -256,6 +257,10 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
         for node in nodes:
             if node.context.ok():
                 _deliver(node, LAST_WORDS)
+        # Fast DDS 2.14 was seen to wait for itself for ever here, in what destroys a reader; the
+        # kernel's alarm needs nobody in this process.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LEAVING)
         for executor, node in zip(executors, nodes, strict=False):
             leave(executor, node)
         rclpy.try_shutdown()

@@ -56,6 +56,11 @@ class Small(Node):
             sys.stdin.readline()  # until told to go on
         print('closed', flush=True)
 
+    def destroy_node(self):
+        if 'stuck' in sys.argv:
+            sys.stdin.readline()  # nobody tells
+        super().destroy_node()
+
 run(Small)
 """
 
@@ -220,6 +225,14 @@ def test_a_second_signal_does_not_interrupt_what_closes_files(small: object) -> 
     said, errors = process.communicate('go on\n', timeout=TIMEOUT)
     assert said == 'closed\n'
     assert (process.returncode, errors) == (0, '')
+
+
+def test_a_node_that_gets_stuck_in_leaving_the_graph_is_ended_all_the_same(small: object) -> None:
+    process = small('stuck')
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT) == -signal.SIGALRM
+    assert process.stdout.read().endswith('closed\n')
 
 
 def test_a_node_that_cannot_start_says_why_in_one_line(small: object) -> None:
