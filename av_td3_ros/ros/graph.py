@@ -133,8 +133,7 @@ def vehicle_nodes(profile: str, vehicle: str, recording: bool, world: str = '') 
     `world` is the namespace, such as /car_1, of what a world tells on one topic for all that is in
     it, such as its clock; '' is CARLA's own, for the only world there is.
     """
-    if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', vehicle):
-        raise ValueError(f'vehicle {vehicle!r} is no ROS name: give letters, digits and _')
+    _check_names(vehicle, world)
     bound = _profile(profile)
     names = [*([RECORDER] if recording else ()), *VEHICLE_SIDE, *bound.get('nodes', ())]
     return _specs(profile, names, vehicle, world)
@@ -153,7 +152,16 @@ def is_closed(profile: str) -> bool:
 
 def viewing_nodes(profile: str, vehicle: str, world: str = '') -> list[NodeSpec]:
     """Return the nodes that only look at a vehicle; `world` and errors as of `vehicle_nodes`."""
+    _check_names(vehicle, world)
     return _specs(profile, [INSPECTION], vehicle, world)
+
+
+def _check_names(vehicle: str, world: str) -> None:
+    """Raise ValueError for a vehicle's name, or its world's namespace, that ROS does not take."""
+    if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', vehicle):
+        raise ValueError(f'vehicle {vehicle!r} is no ROS name: give letters, digits and _')
+    if world and not re.fullmatch('(/[A-Za-z_][A-Za-z0-9_]*)+', world):
+        raise ValueError(f'world {world!r} is no namespace: give / and a name, such as /car_1')
 
 
 def profile_parameters(profile: str) -> dict[str, dict[str, Any]]:

@@ -190,7 +190,7 @@ def test_a_healthy_vehicle_passes(drive: Drive, examine: Examine,
 
 
 FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str, str, str]] = [
-    ({'missing': ['image']}, (), 'image topic', 'nobody publishes', 'start it'),
+    ({'missing': ['image']}, (), 'image topic', 'nobody publishes', 'camera driver'),
     ({'topics': {'image': '/camera/color'}}, (), 'image topic', 'nobody publishes',
      '/camera/color'),
     ({'kinds': {'image': Image}}, (), 'image topic', 'sensor_msgs/msg/Image',
@@ -216,7 +216,7 @@ FAULTS: list[tuple[dict[str, Any], tuple[str, ...], str, str, str]] = [
     ({'y': 20.0}, (), 'route', '20.0 m beside', 'driving.termination.max_lateral'),
     ({'speed_factor': 3.6}, (), 'odometry motion', 'km/h', 'm/s'),
     ({}, ('--config', 'pairing.tolerance=0.0'), 'pairing', '0 of', 'pairing.tolerance to 0.0'),
-    ({'missing': ['path']}, (), 'path topic', 'nobody publishes', 'start it'),
+    ({'missing': ['path']}, (), 'path topic', 'nobody publishes', 'av-td3 route publish'),
     ({'route': 1}, (), 'route', 'two distinct points, got 1', 'nav_msgs/Path'),
 ]
 

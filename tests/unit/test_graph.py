@@ -310,3 +310,10 @@ def test_the_bag_holds_what_the_vehicle_tells_and_is_told() -> None:
 def test_a_vehicle_without_a_name_of_ros_is_refused() -> None:
     with pytest.raises(ValueError, match="'my car' is no ROS name"):
         session_nodes('embedded', 'my car', learning=False)
+
+
+@pytest.mark.parametrize(('vehicle', 'world', 'told'), [
+    ('my car', '', "'my car' is no ROS name"), ('hero', 'hero', 'such as /car_1')])
+def test_who_looks_at_what_has_no_name_is_told(vehicle: str, world: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        graph.viewing_nodes('embedded', vehicle, world)

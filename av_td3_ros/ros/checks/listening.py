@@ -103,12 +103,15 @@ def roles(settings: Mapping[str, Any]) -> list[Role]:
 
     see, act = of('environment_node'), of('control_node')
     wanted = [
-        see('input/image', CompressedImage if compressed else Image, qos.SENSOR),
-        see('input/odometry', Odometry, qos.SENSOR),
+        see('input/image', CompressedImage if compressed else Image, qos.SENSOR, 'error',
+            'start the camera driver, or bind it to this topic'),
+        see('input/odometry', Odometry, qos.SENSOR, 'error',
+            'start the localisation, or bind it to this topic'),
         see('input/camera_info', CameraInfo, qos.CAMERA_INFO,
             'error' if environment.camera.calibrate else 'warning',
             'publish the calibration beside the image'),
-        see('input/path', Path, qos.LATCHED),
+        see('input/path', Path, qos.LATCHED, 'error',
+            'start the planner' if environment.resets else 'av-td3 route publish, or a planner'),
         see('input/collision', CarlaCollisionEvent, qos.EVENT, 'warning',
             'publish it, or collisions will not be noticed'),
         see('input/lane_invasion', CarlaLaneInvasionEvent, qos.EVENT, 'warning',
