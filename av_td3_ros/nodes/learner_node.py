@@ -19,6 +19,7 @@ from av_td3_ros.ros.conversions import to_metrics
 from av_td3_ros.ros.diagnostics import ERROR, OK, Diagnostics, Reading
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.parameters import accept_changes, declare_settings
+from av_td3_ros.ros.recording.raw_transition import RawTransition, read_transition
 from av_td3_ros.ros.recording.recorders import Recorders
 from av_td3_ros.ros.recording.run_log import RunLog
 from av_td3_ros.ros.recording.transitions import by_human, load_bag, step_record
@@ -67,7 +68,7 @@ class LearnerNode(Node):
         self._status = self.create_publisher(LearnerStatus, '~/output/status', qos.STATUS)
         self._world = self.create_publisher(CarlaControl, '~/output/world_control', qos.SENSOR)
         self._inputs.listen(Transition, '~/input/transition', self._on_transition,
-                                 qos.TRANSITION)
+                                 qos.TRANSITION, raw=True)
         self._inputs.listen(EpisodeSummary, '~/input/episode_summary', self._on_episode,
                                  qos.EVENT)
         every(self, s.status_period, self._publish_status)
@@ -108,7 +109,8 @@ class LearnerNode(Node):
 
     # -- the executor's thread: what arrives
 
-    def _on_transition(self, message: Transition) -> None:
+    def _on_transition(self, data: bytes) -> None:
+        message = read_transition(data)
         try:
             self._recorders.hear(message)
         except NameValidationException:
@@ -117,7 +119,7 @@ class LearnerNode(Node):
             return
         self._hold_world()
 
-    def _store(self, message: Transition) -> None:
+    def _store(self, message: RawTransition) -> None:
         if self._learner.is_complete:
             return
         try:

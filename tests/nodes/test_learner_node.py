@@ -146,6 +146,21 @@ def test_its_update_gives_way_and_what_it_hears_does_not(connect: Callable[..., 
     assert nice('learner_node') == before
 
 
+def test_transitions_that_come_fast_are_all_taken_and_each_bad_one_refused(
+        connect: Callable[..., School], log: Log) -> None:
+    school = connect({'limiter.updates_per_transition': 0.0})
+    data = {number: serialize_message(transition(number)) for number in range(1, 1201)}
+    data[400] = data[400][:200]
+    for one in data.values():
+        school.send(one)
+    assert 'cut off' in log.next('transition refused')
+    school.until(lambda one: one.transitions_refused == 1)
+    school.send(transition(400))  # again, and whole
+    status = school.until(lambda one: one.transitions == actions_in(1200))
+    assert (status.transitions_refused, status.transitions_lost, status.transitions_duplicate) == (
+        1, 0, 0)
+
+
 @pytest.mark.parametrize('left_out', ['frames', 'state_size'])
 def test_it_learns_without_camera_or_state(connect: Callable[..., School], left_out: str) -> None:
     school = connect({f'network.{left_out}': 0})

@@ -4,12 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from av_td3_msgs.msg import Transition
 from av_td3_msgs.srv import ResendTransitions
 
 from av_td3_ros.ros.diagnostics import ERROR, OK, Reading
 from av_td3_ros.ros.inputs import Inputs
 from av_td3_ros.ros.recording.catch_up import Answer, CatchUp, Question
+from av_td3_ros.ros.recording.raw_transition import RawTransition
 from av_td3_ros.ros.recording.rivals import OVER, Rivals
 from av_td3_ros.ros.recording.sequencer import HIGHEST
 from av_td3_ros.ros.runtime import Throttle, every
@@ -29,11 +29,11 @@ class Recorders:
     """
 
     def __init__(self, node: Any, inputs: Inputs, reached: Mapping[tuple[str, str], int],
-                 take: Callable[[Transition], None], is_enough: Callable[[], bool]) -> None:
+                 take: Callable[[RawTransition], None], is_enough: Callable[[], bool]) -> None:
         self._node, self._take, self._is_enough = node, take, is_enough
         self._inputs = inputs
-        self.rivals: Rivals[Transition] = Rivals()
-        self.missing: CatchUp[Transition] = CatchUp(reached,
+        self.rivals: Rivals[RawTransition] = Rivals()
+        self.missing: CatchUp[RawTransition] = CatchUp(reached,
                                                     is_kept_out=self.rivals.is_kept_out)
         self._clients: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class Recorders:
         self._late = inputs.guarded(SERVICE, self._order)
         every(node, LOOK, self.look)
 
-    def hear(self, message: Transition) -> None:
+    def hear(self, message: RawTransition) -> None:
         """Take what came; raises NameValidationException when its vehicle has no ROS name."""
         vehicle, session, number = message.vehicle, message.session, message.sequence
         if number > HIGHEST:
@@ -57,7 +57,7 @@ class Recorders:
         if self.missing.lacks(vehicle):  # looking whether a service is there takes long
             self.ask(vehicle)
 
-    def _order(self, message: Transition) -> None:
+    def _order(self, message: RawTransition) -> None:
         for one in self.missing.add(message.vehicle, message.session, message.sequence, message):
             self._take(one)
 
