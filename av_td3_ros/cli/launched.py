@@ -41,8 +41,13 @@ class Told:
     params_file: str = ''
     config: str = ''
 
-    def training(self, steps: str = '', resume: str = '', ranks: str = '') -> Config:
-        """Return the configuration of a training session; raise ValueError for what cannot be."""
+    def training(self, steps: str = '', resume: str = '', ranks: str = '', apart: bool = False
+                 ) -> Config:
+        """
+        Return the configuration of a training session; raise ValueError for what cannot be.
+
+        `apart` is a learner that no policy shares a computer with.
+        """
         start: Path | None = None
         if resume:
             start = Path(resume).expanduser()
@@ -55,6 +60,8 @@ class Told:
         if start:  # what comes is no beginner's driving
             config = config.with_values({'learner_node': {'resume': str(start.resolve())},
                                          'policy_node': {'exploration.warmup_steps': 0}})
+        if apart:  # nobody waits for it, and giving way to its own process costs it updates
+            config = config.with_values({'learner_node': {'priority': 'normal'}})
         config = self._changed(config)
         return config if start or not has_simulator(self.profile) else (
             config.with_simulated_camera())

@@ -40,6 +40,17 @@ def test_what_is_said_last_counts(tmp_path: Path) -> None:
     assert values['simulator_node']['world.map'] == 'town'
 
 
+def test_the_update_gives_way_where_something_drives_and_not_on_a_computer_of_its_own() -> None:
+    def priority(profile: str, config: str = '', apart: bool = False) -> str:
+        told = Told(profile, 'hero', config=config)
+        return str(told.training(apart=apart).values()['learner_node']['priority'])
+
+    assert {priority(one) for one in ('carla', 'vehicle', 'vehicle_in_the_loop')} == {'idle'}
+    assert priority('embedded') == 'low'
+    assert priority('vehicle', apart=True) == 'normal'
+    assert priority('vehicle', 'learner_node.priority=low', apart=True) == 'low'
+
+
 def test_what_of_the_file_does_not_count_is_said(tmp_path: Path) -> None:
     file = parameter_file(tmp_path, environment_node={'episodes': {'max_speed': 3.0}})
     (words,) = Told('embedded', 'hero', params_file=file).overruled()

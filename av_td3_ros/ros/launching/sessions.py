@@ -98,7 +98,7 @@ def learn(context: LaunchContext) -> list[Action]:
     chosen = context.launch_configurations
     told = _told(context, 'ego_vehicle')
     folder = _new_folder(context, told.training(chosen['steps'], chosen['resume'],
-                                                chosen['ranks']))
+                                                chosen['ranks'], apart=True))
     learner = learner_node(chosen['profile'])
     shut_down_when_finished(context, learner.topic('~/output/status'))
     return [*_words(told, folder),
