@@ -18,6 +18,9 @@ COLUMNS = {
     'twice': 'Twice', 'sent_per_second': 'Transitions/s', 'updates_alone': 'Updates/s alone',
     'updates_beside': 'beside', 'rate_percent': '%', 'delay_median_s': 'Weights, median s',
     'delay_to_all_s': 'to all', 'delay_worst_s': 'worst', 'policies': 'Policies'}
+WHERE = {
+    'update_alone_ran': 'Runs alone', 'update_ran': 'Runs beside them',
+    'update_waited_for_core': 'waits for a core', 'update_waited_otherwise': 'waits otherwise'}
 COSTS = {
     'learner_cpu': ('Learner: % of a core', 100.0), 'learner_bytes': ('kB/s', 1e-3),
     'learner_memory': ('MB', 1.0), 'vehicle_cpu': ("Vehicles' side: % of a core", 100.0),
@@ -47,13 +50,19 @@ def _page(table: Rows) -> str:
         '```', '',
         f'{machine()}.', '',
         'Recorded driving is played again at 20 Hz, four vehicles a participant, with the way of',
-        'sending and of sending again that a recorder has, on the machine of the learner (at nice',
-        '10: in a fleet their processors are elsewhere), which learns all the time. Weights of',
-        f'{size:.1f} MB go out every 10 s; their delay runs from the stamp of the message until a',
-        'vehicle has it. Missing and twice: the replay of the last checkpoint against what was',
-        'sent.', '',
+        'sending and of sending again that a recorder has, on the machine of the learner, which',
+        'learns all the time; in a fleet their processors are elsewhere, so here they take what',
+        f'the learner leaves (SCHED_IDLE). Weights of {size:.1f} MB go out every 10 s; the delay',
+        'runs from the stamp of the message until a vehicle has it. Missing and twice: the replay',
+        'of the last checkpoint against what was sent.', '',
         _row(list(COLUMNS.values())), _row(['---'] * len(COLUMNS)),
         *(_row([one[name] for name in COLUMNS]) for one in table), '',
+        'Where the time of the thread that learns goes, in % of it. It waits for a core where its',
+        "own process takes transitions in, DDS works or vehicles drive; otherwise, for Python's",
+        'lock and the memory of the replay.', '',
+        _row(['Vehicles', *WHERE.values()]), _row(['---'] * (len(WHERE) + 1)),
+        *(_row([one['vehicles'], *(round(100 * one[name], 1) for name in WHERE)])
+          for one in table if WHERE.keys() <= one.keys()), '',
         'What the whole fleet costs. Learner: its threads beside the one that learns, and the',
         'memory that it has grown by; bytes are those of the serialised transitions. '
         "Vehicles' side:", 'the processes that play the vehicles, 16 in each.', '',

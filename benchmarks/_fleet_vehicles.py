@@ -36,7 +36,6 @@ SHARED = 4  # vehicles of one participant
 KEPT = 2000  # as a recorder_node keeps
 MOST = 4096  # vehicles and steps of each that the marks in the state can tell apart
 LATE = 0.5  # s behind its time at which a vehicle skips steps, as one whose processor is too slow
-LOOK = 0.5  # s that the slow subscriber looks for what was kept for it
 STAMP = struct.Struct('<iIQ')  # at the beginning of ActorWeights: stamp and version
 
 
@@ -129,20 +128,16 @@ class Slow:
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node('slow', context=self._context, enable_rosout=False,
                                        start_parameter_services=False)
-        self._versions: list[int] = []
-        self._node.create_subscription(
-            ActorWeights, '/learner/actor_weights',
-            lambda data: self._versions.append(STAMP.unpack_from(data, 4)[2]), qos.LATCHED,
-            raw=True)
+        self._subscription = self._node.create_subscription(
+            ActorWeights, '/learner/actor_weights', lambda data: None, qos.LATCHED, raw=True)
 
     def held(self) -> list[int]:
         """Return the versions that were kept for it."""
-        executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
-        executor.add_node(self._node)
-        until = time.monotonic() + LOOK
-        while time.monotonic() < until:
-            executor.spin_once(timeout_sec=0.02)
-        return self._versions
+        versions, handle = [], self._subscription.handle
+        with handle:  # what an executor does; it would take long enough for the next one to come
+            while (found := handle.take_message(ActorWeights, True)) is not None:
+                versions.append(STAMP.unpack_from(found[0], 4)[2])
+        return versions
 
 
 class Fleet:
@@ -222,7 +217,8 @@ def main() -> None:
     parser.add_argument('--rate', type=float, required=True)
     options = parser.parse_args()
     die_with_parent()
-    os.nice(10)  # in a fleet these processors are elsewhere
+    # In a fleet these processors are elsewhere: here they take what the learner leaves of its own.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.environ.update(ros_environment(os.environ))
     steps = [message(record) for _, record in unpack_steps(options.steps.read_bytes())]
     fleet = Fleet(options.first, options.count, steps, options.rate)
