@@ -5,8 +5,11 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import rclpy
@@ -14,24 +17,50 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from av_td3_ros.paths import config_directory
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_nanoseconds, to_stamp
 from av_td3_ros.ros.raw_image import read_image
 from av_td3_ros.ros.runtime import KEPT, PARENT, die_with_parent, keep_memory, make_executor
 
 PERIOD = 0.05  # s between two images
-LEVERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    # name: (words for the reader, environment of both)
-    'as shipped': ((), {}),
-    'rclpy makes a message of it': (('message',), {}),
-    'memory given back, as glibc does': (('forgetful',), {}),
-    'both of these': (('message', 'forgetful'), {}),
-    'best effort, depth 1': (('best_effort',), {}),
-    'single-threaded executor': (('single',), {}),
-    'Fast DDS without the shipped profile': ((), {'FASTRTPS_DEFAULT_PROFILES_FILE': '',
-                                                  'FASTDDS_DEFAULT_PROFILES_FILE': ''}),
-    'Fast DDS publishes from a thread of its own': (
-        (), {'RMW_FASTRTPS_PUBLICATION_MODE': 'ASYNCHRONOUS'})}
+PROFILE_VARIABLES = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+SHARED = '        <transport_id>shared_memory</transport_id>\n'  # of a participant
+DATA_SHARING = ''.join(f"""
+  <{end} profile_name="{end}" is_default_profile="true">
+    <qos><data_sharing><kind>AUTOMATIC</kind></data_sharing></qos>
+    <historyMemoryPolicy>PREALLOCATED_WITH_REALLOC</historyMemoryPolicy>
+  </{end}>""" for end in ('data_writer', 'data_reader')) + '\n</profiles>'
+
+
+class Lever(NamedTuple):
+    """What is changed: words for the reader, environment of both, and the Fast DDS profile."""
+
+    words: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+    profile: tuple[tuple[str, str], ...] = ()  # each text replaced by the one beside it
+
+
+LEVERS = {
+    'as shipped': Lever(),
+    'rclpy makes a message of it': Lever(('message',)),
+    'memory given back, as glibc does': Lever(('forgetful',)),
+    'both of these': Lever(('message', 'forgetful')),
+    'best effort, depth 1': Lever(('best_effort',)),
+    'single-threaded executor': Lever(('single',)),
+    'Fast DDS without the shipped profile': Lever(
+        environment=dict.fromkeys(PROFILE_VARIABLES, '')),
+    'Fast DDS with a segment of its own size': Lever(
+        profile=(('      <segment_size>33554432</segment_size>\n', ''),)),
+    'Fast DDS without shared memory': Lever(profile=((SHARED, ''),)),
+    "without shared memory, sockets of the system's size": Lever(profile=(
+        (SHARED, ''), ('      <sendBufferSize>4194304</sendBufferSize>\n', ''),
+        ('      <receiveBufferSize>4194304</receiveBufferSize>\n', ''))),
+    'Fast DDS shares data where it can': Lever(
+        environment={'RMW_FASTRTPS_USE_QOS_FROM_XML': '1'},
+        profile=(('\n</profiles>', DATA_SHARING),)),
+    'Fast DDS publishes from a thread of its own': Lever(
+        environment={'RMW_FASTRTPS_PUBLICATION_MODE': 'ASYNCHRONOUS'})}
 
 
 def read(words: list[str]) -> None:
@@ -110,11 +139,19 @@ def main() -> None:
 
 def way(lever: str, size: tuple[int, int], frames: int) -> np.ndarray:
     """Return how long images take with one lever, in ms, measured in two new processes."""
-    words, environment = LEVERS[lever]
-    ran = subprocess.run(
-        [sys.executable, '-m', 'benchmarks._image_way', 'write', *words, '--size',
-         *map(str, size), '--frames', str(frames)],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True)
+    words, environment, changes = LEVERS[lever]
+    with tempfile.TemporaryDirectory() as folder:
+        if changes:
+            text = (config_directory() / 'fastdds.xml').read_text(encoding='utf-8')
+            for old, new in changes:
+                assert old in text, old
+                text = text.replace(old, new)
+            (file := Path(folder) / 'profile.xml').write_text(text, encoding='utf-8')
+            environment = {**environment, **dict.fromkeys(PROFILE_VARIABLES, str(file))}
+        ran = subprocess.run(
+            [sys.executable, '-m', 'benchmarks._image_way', 'write', *words, '--size',
+             *map(str, size), '--frames', str(frames)],
+            env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True)
     return np.array(ran.stdout.splitlines()[-1].split(), float)  # Fast DDS may say a word before
 
 

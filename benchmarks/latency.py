@@ -4,13 +4,15 @@ Measure the time from a camera's image to the vehicle's command, stage by stage,
 This process plays camera, odometry and vehicle; environment, policy and control node are processes
 of their own, and where the learner learns, recorder and learner as well. A frame's time runs from
 just before its image is published until its command is heard. The peer is one plain node. With
---levers it changes one thing at a time. --merge keeps the other rows of an earlier run.
+--levers it changes one thing at a time, in whole sessions, on the image's way alone and in the
+inference alone. --merge keeps the other rows of an earlier run.
 """
 from __future__ import annotations
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from benchmarks import command_line, conclude, machine, write_results
 from benchmarks._busy import Busy
 from benchmarks._image_way import LEVERS as WAYS
 from benchmarks._image_way import way
+from benchmarks._inference import ENGINES, inference
 from benchmarks._learning_report import table_page
 
 VEHICLE = 'ego_vehicle'
@@ -112,8 +115,9 @@ LEVERS = [Case(800, 600, options=options, name=name, composed=name == COMPOSED)
           for name, *options in (
               ('as shipped',), (COMPOSED,), ('engine torch', 'policy_node.engine=torch'),
               ('learner not nice', 'learner_node.priority=normal'),
-              ('learner only when nobody else wants', 'learner_node.priority=idle'),
-              ('learner on 2 threads', 'learner_node.threads=2'))]
+              ('learner at nice 10', 'learner_node.priority=low'),
+              ('learner on 2 threads', 'learner_node.threads=2'),
+              ('policy on 2 threads', 'policy_node.threads=2'))]
 
 
 def picture(case: Case) -> np.ndarray:
@@ -297,11 +301,19 @@ def claims_of(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return claims
 
 
-def image_row(lever: str, frames: int) -> dict[str, Any]:
-    """Return one row of the table of the image's way."""
+def parts() -> dict[str, Callable[[int], np.ndarray]]:
+    """Return what measures a part of the whole so many times, in ms, by the names of its row."""
+    return {**{f'image only: {lever}': functools.partial(way, lever, (800, 600))
+               for lever in WAYS},
+            **{f'inference only: {engine}': functools.partial(inference, engine)
+               for engine in ENGINES}}
+
+
+def part_row(name: str, take: Callable[[int], np.ndarray], frames: int) -> dict[str, Any]:
+    """Return one row of the table, of a part of the whole."""
     before = Busy()
-    took = way(lever, (800, 600), frames)
-    return {'camera': '800x600 bgra8', 'learner': 'off', 'driver': f'image only: {lever}',
+    took = take(frames)
+    return {'camera': '800x600 bgra8', 'learner': 'off', 'driver': name,
             'frames': len(took), 'without command': frames - len(took),
             'busy elsewhere [cores]': round(before.elsewhere(), 2),
             'median': round(float(np.median(took)), 2),
@@ -346,10 +358,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--frames', type=int, default=5000)
     parser.add_argument('--peer-frames', type=int, default=1000)
+    parser.add_argument('--lever-frames', type=int, default=250)
     parser.add_argument('--only', help='measure the cameras whose name begins so')
     parser.add_argument('--learner', choices=('learns', 'off'), help='measure only so')
     parser.add_argument('--driver', help='measure the drivers and levers whose name begins so')
-    parser.add_argument('--levers', action='store_true', help='change one thing at a time')
+    parser.add_argument('--levers', nargs='?', const='only', choices=('only', 'too'),
+                        help='change one thing at a time: only that (default), or that too')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     parser.add_argument('--merge', action='store_true', help='keep the other rows of that file')
     parser.add_argument('--out', type=Path, help='page to write the results to')
@@ -367,18 +381,19 @@ def main() -> int:
         print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
         save(table, commands, options.json, options.out)  # each: the next one may take minutes
 
-    cases = [case for case in (LEVERS if options.levers else CASES)
+    levers = [] if options.levers is None else LEVERS
+    cases = [case for case in [*(CASES if options.levers != 'only' else []), *levers]
              if case.camera.startswith(options.only or '')
              and options.learner in (None, 'learns' if case.learning else 'off')
              and case.driver.startswith(options.driver or '')]
-    if options.levers:
-        for lever in WAYS:
-            if f'image only: {lever}'.startswith(options.driver or ''):
-                add(image_row(lever, options.frames))
+    for name, take in parts().items() if levers else ():
+        if name.startswith(options.driver or ''):
+            add(part_row(name, take, options.lever_frames))
     domain, lease = take_domain(simulated=True)
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
-            frames = options.peer_frames if case.peer else options.frames
+            frames = (options.peer_frames if case.peer else
+                      options.lever_frames if case in levers else options.frames)
             add(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
     if lease is not None:
         lease.release()
