@@ -144,17 +144,21 @@ def test_a_human_who_takes_over_is_an_intervention_end_to_end(peer: Peer, tmp_pa
             while not wanted(drive()):
                 pass
 
+        def recorded(source: int) -> list[Transition]:
+            """Drive on until the recorder, which may hear later than others, has such a step."""
+            return await_that(lambda: drive() and [
+                one for one in transitions.messages if one.source == source],
+                f'a recorded step of source {source}')
+
         await_that(lambda: policy.drive() and commands.messages, 'the first command')
         for _ in range(5):
             assert drive().throttle > 0.0
+        recorded(AppliedAction.SOURCE_POLICY)  # or nobody would be taken over from
         override(Bool(data=True))
         until(lambda one: one.brake > 0.0)  # until the human's command is known
         human(CarlaEgoVehicleControl(throttle=0.25, steer=0.75))
         until(lambda one: one.steer == 0.75)
-        # The recorder may hear of both later than the one who commands does.
-        (taken, *_) = await_that(lambda: drive() and [
-            one for one in transitions.messages if one.source == AppliedAction.SOURCE_HUMAN],
-            'a recorded step of the human')
+        taken = recorded(AppliedAction.SOURCE_HUMAN)[0]
         assert (taken.steer, taken.acceleration) == (-0.75, 0.25)  # what was applied
         diagnostics.next(lambda one: any(
             value.key == 'interventions' and value.value == '1'
