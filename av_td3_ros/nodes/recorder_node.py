@@ -21,6 +21,7 @@ from av_td3_ros.ros.runtime import every, run
 from av_td3_ros.settings import setting
 
 LITTLE = 1_000_000_000  # bytes: less room is worth a warning
+UNANSWERED = 100  # observations in a row, 5 s at 20 Hz, without an action: it does not come
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class RecorderNode(Node):
         self._interventions = 0
         self._driven_by: int | None = None
         self._begun: tuple[int, int] | None = None
+        self._unanswered, self._is_deaf = 0, False
         self._transitions = self.create_publisher(
             Transition, '~/output/transition', qos.TRANSITION)
         self._bag = (TransitionBag(Path(s.bag), self._transitions.topic_name) if s.bag else None)
@@ -93,9 +95,11 @@ class RecorderNode(Node):
                 self._sender.begin_session()
                 self._begin_steps()
             self._begun = begun
+        self._unanswered += 1
         self._record(self._joiner.add_observation(message))
 
     def _on_action(self, message: AppliedAction) -> None:
+        self._unanswered = 0
         self._record(self._joiner.add_action(message))
 
     def _look_after(self) -> None:
@@ -103,10 +107,22 @@ class RecorderNode(Node):
         if self._bag is not None:
             self._bag.flush()
             self._tell_of_disk(self._bag)
-        if self._joiner.incomplete > self._told:
+        if self._hears_no_action() and not self._is_deaf:
+            self.get_logger().error(self._deafness())
+        self._is_deaf = self._hears_no_action()
+        if self._joiner.incomplete > self._told and not self._is_deaf:
             self._told = self._joiner.incomplete
             self.get_logger().warning(f'{self._told} steps so far lack their action or successor '
                                       'and are not recorded')
+
+    def _hears_no_action(self) -> bool:
+        """Return whether observations come and applied actions do not."""
+        return self._unanswered >= UNANSWERED
+
+    def _deafness(self) -> str:
+        return (f'{self._unanswered} observations in a row without an applied action, nothing is '
+                'recorded: is control_node alive? Where it is, start recorder_node again, which '
+                'goes on in the same bag')
 
     def _record(self, steps: list[JoinedStep[Observation, AppliedAction]]) -> None:
         for step in steps:
@@ -170,6 +186,8 @@ class RecorderNode(Node):
             'rate [1/s]': self._recorded.rate, 'recorded': self._sender.sequence,
             'without action or successor': self._joiner.incomplete,
             'interventions': self._interventions}
+        if self._hears_no_action():
+            return Reading(ERROR, self._deafness(), values)
         if self._bag is None:
             return Reading(OK, f'{self._recorded.rate:.1f} a second, no bag wanted', values)
         bag, free = self._bag, shutil.disk_usage(self._place).free

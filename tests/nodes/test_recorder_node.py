@@ -141,6 +141,26 @@ def test_a_step_without_an_action_is_left_out(connect: Callable[..., tuple[Drive
     assert [one.sequence for one in drive.transitions.messages] == [1, 2, 3, 4, 5]
 
 
+def test_it_says_when_nothing_is_recorded_since_no_action_comes(
+        peer: Peer, connect: Callable[..., tuple[Drive, Running]], log: Log) -> None:
+    health = peer.hear(DiagnosticArray, '/diagnostics', qos.EVENT)
+
+    def told(level: bytes, words: str) -> bool:
+        return bool(health.next(lambda message: any(
+            one.level == level and words in one.message and 'transitions' in one.name
+            for one in message.status)))
+
+    drive, _ = connect()
+    drive.episode(0, steps=3)
+    for step in range(150):
+        drive.observation(1, step)
+    assert 'in a row without an applied action' in log.next('is control_node alive?')
+    assert told(DiagnosticStatus.ERROR, 'start recorder_node again')
+    drive.episode(2, steps=3)
+    drive.transitions.next(lambda one: one.episode == 2)
+    assert told(DiagnosticStatus.OK, 'a second')
+
+
 def test_the_bag_holds_what_was_published(connect: Callable[..., tuple[Drive, Running]],
                                           tmp_path: Path) -> None:
     bag = tmp_path / 'runs' / 'bag'
