@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,8 @@ from av_td3_ros.driving.episode.record import EpisodeLog, EpisodeRecord
 from av_td3_ros.ros.graph import session_nodes
 
 PATIENCE = 60.0  # s of wall time without a finished episode before an evaluation gives up
-SETTLING = 3  # odometry messages after the last episode, with which all of it has arrived
+SETTLING = 3  # odometry messages after the last episode, with which its events have arrived
+LATE = 10.0  # s of wall time after the last episode that what DDS sends again may take
 
 
 class Evaluation:
@@ -78,9 +78,12 @@ class Evaluation:
                 stack.enter_context(camera)
             session = stack.enter_context(
                 Session(nodes, parameters, parameters.parent, self._log_level))
-            while not heard.complete.wait(0.1):
+            while not heard.is_complete:
+                time.sleep(0.1)
                 self._check_interrupt()
                 session.check()
+                if heard.is_over and time.monotonic() - heard.heard_at > LATE:
+                    break  # with what there is
                 if time.monotonic() - heard.heard_at > PATIENCE:
                     raise TimeoutError(
                         f'no episode of {candidate.name} ended within {PATIENCE:g} s; '
@@ -94,9 +97,8 @@ class _Heard:
 
     def __init__(self, episodes: int, driving: DrivingSettings) -> None:
         self._wanted, self._driving = episodes, driving
-        self._beyond = 0
         self.summaries: list[dict[str, Any]] = []
-        self.complete = threading.Event()
+        self._beyond = 0
         self.heard_at = time.monotonic()
         self._speed = self._steer = self._acceleration = 0.0
         self._track: list[tuple[int, float, float, float]] = []
@@ -107,10 +109,7 @@ class _Heard:
     def odometry(self, stamp_ns: int, x: float, y: float, speed: float) -> None:
         self._speed = speed
         self._track.append((stamp_ns, x, y, speed))
-        if len(self.summaries) == self._wanted and stamp_ns > self.summaries[-1]['stamp_ns']:
-            self._beyond += 1
-            if self._beyond == SETTLING:
-                self.complete.set()
+        self._beyond += self.is_over and stamp_ns > self.summaries[-1]['stamp_ns']
 
     def observation(self, stamp_ns: int, lateral: float) -> None:
         self._laterals[stamp_ns] = lateral
@@ -130,6 +129,23 @@ class _Heard:
         self.heard_at = time.monotonic()
         self.summaries.append(summary)
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether all episodes have ended, whatever of them is still on its way."""
+        return len(self.summaries) == self._wanted
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether nothing of any episode is missing: topics do not wait for each other."""
+        return (self.is_over and self._beyond >= SETTLING
+                and all(map(self._is_whole, self.summaries)))
+
+    def _is_whole(self, summary: dict[str, Any]) -> bool:
+        start, end = _span(summary)
+        wanted = summary['steps'] + 1
+        return (sum(start <= at <= end for at in tuple(self._laterals)) >= wanted
+                and sum(start <= one[0] <= end for one in tuple(self._track)) >= wanted)
+
     def filming(self, film: Film, name: str) -> Callable[[np.ndarray], None]:
         def see(image: np.ndarray) -> None:
             done = len(self.summaries)
@@ -139,13 +155,12 @@ class _Heard:
         return see
 
     def records(self) -> list[EpisodeRecord]:
-        """Return the episodes' records; to be called once complete."""
+        """Return the episodes' records; to be called once complete, or late."""
         return [self._record(summary) for summary in self.summaries]
 
     def _record(self, summary: dict[str, Any]) -> EpisodeRecord:
         metrics = EpisodeMetrics.from_dict(summary)
-        end = summary['stamp_ns']
-        start = end - round(metrics.duration * 1e9)
+        start, end = _span(summary)
         log, before, lateral = EpisodeLog(self._driving), start, 0.0
         for stamp, x, y, speed in sorted(one for one in self._track if start <= one[0] <= end):
             lateral = self._laterals.get(stamp, lateral)
@@ -157,3 +172,8 @@ class _Heard:
                     reason=metrics.result if stamp == end else '')
             before = stamp
         return log.record(summary['episode'], metrics)
+
+
+def _span(summary: dict[str, Any]) -> tuple[int, int]:
+    """Return the stamps of an episode's first and last observation, ns."""
+    return summary['stamp_ns'] - round(summary['duration'] * 1e9), summary['stamp_ns']
