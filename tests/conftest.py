@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from harness import Log, Peer, Running
 
     from av_td3_ros.ros.runtime import DomainLease
+
+
+# What a shell starts in the background is deaf to Ctrl-C, and so is what it starts in turn: tests
+# that press it would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
