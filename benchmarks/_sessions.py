@@ -14,6 +14,7 @@ from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.session import VEHICLE, Session, take_domain
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.ros.runtime import ros_environment
+from av_td3_ros.trust.session_key import SessionKey
 
 SMALL = ('limiter.start_after=100', 'limiter.updates_per_transition=0.5', 'publish_every=20',
          'limiter.slack=50', 'exploration.warmup_steps=100', 'td3.batch_size=16',
@@ -38,6 +39,7 @@ class Processes:
         self._specs = {spec.name: spec for spec in session_nodes('embedded', VEHICLE, True)}
         self._sessions: dict[str, Session] = {}
         self._starts = 0
+        self._key = SessionKey()  # or no policy would take new weights
         os.environ.pop('ROS_DOMAIN_ID', None)
         _, self._lease = take_domain(True)
         os.environ.update(ros_environment(os.environ))  # its bag is read here as well
@@ -54,6 +56,7 @@ class Processes:
                     os.kill(process, signal.SIGINT)
         for session in self._sessions.values():
             session.stop()
+        self._key.remove()
         if self._lease is not None:
             self._lease.release()
 
@@ -61,7 +64,7 @@ class Processes:
         """Start a node, as whoever watches over it would after its death."""
         self._starts += 1
         session = Session([self._specs[name]], self.folder / 'config.yaml',
-                          self.folder / 'logs' / f'{self._starts:03d}')
+                          self.folder / 'logs' / f'{self._starts:03d}', key=self._key)
         session.__enter__()
         self._sessions[name] = session
 
