@@ -152,6 +152,7 @@ def test_it_says_when_nothing_is_recorded_since_no_action_comes(
 
     drive, _ = connect()
     drive.episode(0, steps=3)
+    drive.transitions.next(lambda one: one.is_last)  # its actions are there
     for step in range(150):
         drive.observation(1, step)
     assert 'in a row without an applied action' in log.next('is control_node alive?')
