@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
+from av_td3_ros.ros.cdr import HEAD, ORDERS, aligned
 from av_td3_ros.ros.conversions import to_nanoseconds
-
-_ORDERS = {b'\0\0': '>', b'\0\1': '<'}  # of plain CDR, by the first bytes of a message
-_HEAD = 4  # bytes ahead of the message itself, from whose beginning CDR aligns
 
 
 class RawImage(NamedTuple):
@@ -33,13 +31,13 @@ def read_image(message: bytes) -> RawImage:
 
     To make a message of it, rclpy would copy them twice. Raises ValueError for what is none.
     """
-    order = _ORDERS.get(message[:2])
+    order = ORDERS.get(message[:2])
     if order is None:  # another representation than ROS 2 has had so far
         image = deserialize_message(message, Image)
         return RawImage(to_nanoseconds(image.header.stamp), image.height, image.width,
                         image.encoding, image.step, image.data)
     try:
-        return _read(memoryview(message)[_HEAD:], order)
+        return _read(memoryview(message)[HEAD:], order)
     except struct.error:
         raise ValueError(f'an image message of {len(message)} bytes is cut off') from None
 
@@ -61,23 +59,19 @@ def write_image(stamp_ns: int, frame: str, image: NDArray[np.uint8], encoding: s
 
 
 def _padded(text: bytes) -> bytes:
-    return text.ljust(_aligned(len(text)), b'\0')
+    return text.ljust(aligned(len(text)), b'\0')
 
 
 def _read(body: memoryview, order: str) -> RawImage:
     seconds, nanoseconds, length = struct.unpack_from(f'{order}iII', body)
-    at = _aligned(12 + length)  # behind the frame's name
+    at = aligned(12 + length)  # behind the frame's name
     height, width, length = struct.unpack_from(f'{order}III', body, at)
     at += 12
     encoding = bytes(body[at:at + length]).rstrip(b'\0').decode('utf-8', 'replace')
-    at = _aligned(at + length + 1)  # behind the byte that says whether pixels are big-endian
+    at = aligned(at + length + 1)  # behind the byte that says whether pixels are big-endian
     step, size = struct.unpack_from(f'{order}II', body, at)
     at += 8
     if at + size > len(body):
         raise struct.error
     return RawImage(to_nanoseconds(Time(sec=seconds, nanosec=nanoseconds)), height, width,
                     encoding, step, body[at:at + size])
-
-
-def _aligned(at: int) -> int:
-    return -(-at // 4) * 4

@@ -9,8 +9,7 @@ from av_td3_msgs.msg import Transition
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 
-_ORDERS = {b'\0\0': '>', b'\0\1': '<'}  # of plain CDR, by the first bytes of a message
-_HEAD = 4  # bytes ahead of the message itself, from whose beginning CDR aligns
+from av_td3_ros.ros.cdr import HEAD, ORDERS, aligned
 
 
 class RawTransition(NamedTuple):
@@ -41,7 +40,7 @@ def read_transition(message: bytes) -> RawTransition:
 
     Raises ValueError for what is none.
     """
-    order = _ORDERS.get(message[:2])
+    order = ORDERS.get(message[:2])
     if order is None:  # another representation than ROS 2 has had so far
         made: Any = deserialize_message(message, Transition)
         return RawTransition(*(
@@ -49,21 +48,21 @@ def read_transition(message: bytes) -> RawTransition:
              'state': np.asarray(made.state, np.float32)}.get(name, getattr(made, name))
             for name in RawTransition._fields))
     try:
-        return _read(memoryview(message)[_HEAD:], order)
+        return _read(memoryview(message)[HEAD:], order)
     except struct.error:
         raise ValueError(f'a transition of {len(message)} bytes is cut off') from None
 
 
 def _read(body: memoryview, order: str) -> RawTransition:
     length, = struct.unpack_from(f'{order}8xI', body)  # the header's frame, behind its stamp
-    at = _aligned(12 + length, 4) + 8  # and when it was recorded
+    at = aligned(12 + length, 4) + 8  # and when it was recorded
     vehicle, at = _text(body, at, order)
-    session, at = _text(body, _aligned(at, 4), order)
-    at = _aligned(at, 8)
+    session, at = _text(body, aligned(at, 4), order)
+    at = aligned(at, 8)
     sequence, episode, step, height, width, size = struct.unpack_from(f'{order}QIIHHI', body, at)
     at += 24
     frame = _array(body, at, size, np.dtype(np.uint8))
-    at = _aligned(at + size, 4)
+    at = aligned(at + size, 4)
     size, = struct.unpack_from(f'{order}I', body, at)
     at += 4
     state = _array(body, at, size, np.dtype(f'{order}f4'))
@@ -71,7 +70,7 @@ def _read(body: memoryview, order: str) -> RawTransition:
     steer, acceleration, source, reward = struct.unpack_from(f'{order}ffBx2xf', body, at)
     at += 16 + 24  # and the terms of the reward
     is_first, is_last, is_terminal, length = struct.unpack_from(f'{order}???xI', body, at)
-    at = _aligned(at + 8 + length, 8)  # and the reason
+    at = aligned(at + 8 + length, 8)  # and the reason
     policy_version, = struct.unpack_from(f'{order}Q', body, at)
     return RawTransition(vehicle, session, sequence, episode, step, height, width, frame, state,
                          steer, acceleration, source, reward, is_first, is_last, is_terminal,
@@ -91,7 +90,3 @@ def _array(body: memoryview, at: int, size: int, kind: np.dtype[Any]) -> NDArray
     if at + size * kind.itemsize > len(body):
         raise struct.error
     return np.frombuffer(body, kind, size, at)
-
-
-def _aligned(at: int, to: int) -> int:
-    return -(-at // to) * to
