@@ -22,6 +22,7 @@ from av_td3_ros.settings import setting
 
 LITTLE = 1_000_000_000  # bytes: less room is worth a warning
 UNANSWERED = 100  # observations in a row, 5 s at 20 Hz, without an action: it does not come
+CUT_OFF = 600  # of them while there is who publishes actions: they do not get through to this one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,8 @@ class RecorderNode(Node):
         self._wait_for = s.wait_for
         self._listening = every(self, 0.05, self._listen)
         self._listen()
-        self._inputs.listen(AppliedAction, '~/input/applied_action', self._on_action,
-                                 qos.TRANSITION)
+        self._actions = self._inputs.listen(AppliedAction, '~/input/applied_action',
+                                            self._on_action, qos.TRANSITION)
         every(self, 1.0, self._look_after)
         self._recorded = Meter()
         diagnostics = Diagnostics(self)
@@ -118,6 +119,18 @@ class RecorderNode(Node):
     def _hears_no_action(self) -> bool:
         """Return whether observations come and applied actions do not."""
         return self._unanswered >= UNANSWERED
+
+    @property
+    def is_cut_off(self) -> bool:
+        """
+        Return whether only another participant in this one's place would hear applied actions.
+
+        Fast DDS 2.14 was seen to make a process's shared memory port anew, where it got no
+        processor for seconds, and to leave its old one to others. Nothing is lost in beginning
+        anew: what was recorded is in the bag.
+        """
+        return (self._bag is not None and self._unanswered >= CUT_OFF
+                and bool(self.count_publishers(self._actions.topic_name)))
 
     def _deafness(self) -> str:
         return (f'{self._unanswered} observations in a row without an applied action, nothing is '

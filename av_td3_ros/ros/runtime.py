@@ -39,6 +39,10 @@ sessions first (autogroup, sched(7)), and a priority says nothing between two of
 LINK_PROFILE = 'fastdds_link.xml'  # of config/, where a network lies between
 LAST_WORDS = 0.5  # s of wall time in which what a node said at its end may reach the others
 LEAVING = 5  # s of wall time after which a node that is still leaving the graph is ended
+# s of wall time after which everybody has let go of a node that left: at their next message, and
+# each announces itself once in 3 s. Fast DDS 2.14 removes shared memory by its name when the last
+# one lets go of it: also that of the node which has the name by then.
+FORGOTTEN = 4
 SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most
 LONGEST_REASON = 500  # characters of what an error says that are logged
 _PR_SET_PDEATHSIG = 1
@@ -205,7 +209,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> None:
 
     SIGINT and SIGTERM end it in good order with status 0: `close` is called, then the node leaves
     the graph. A node that cannot start says why in one line and exits with 1; so does one whose
-    `failure` says that it cannot go on.
+    `failure` says that it cannot go on. One whose `is_cut_off` is true leaves the graph as well,
+    and begins anew in the same process with the same arguments.
     """
     run_together([make_node], args)
 
@@ -224,7 +229,7 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
     executors: list[Any] = []
     beside: list[threading.Thread] = []
     ended = threading.Event()
-    status = 0
+    status, again = 0, False
     try:
         try:
             for make_node in makers:
@@ -245,7 +250,17 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
                       for node, executor in zip(nodes[1:], executors[1:], strict=True)]
             for thread in beside:
                 thread.start()
-            spin(executors[0], nodes[0].context, lambda: signals.told or ended.is_set())
+
+            def is_cut_off() -> bool:
+                # Nodes of one process do not need the network between them.
+                return len(nodes) == 1 and getattr(nodes[0], 'is_cut_off', False)
+
+            spin(executors[0], nodes[0].context,
+                 lambda: signals.told or ended.is_set() or is_cut_off())
+            again = is_cut_off() and not signals.told
+            if again:
+                nodes[0].get_logger().error('cut off from others of the graph: this node leaves '
+                                            'it and begins anew')
             status = int((ended.is_set() and not signals.told)
                          or any(getattr(node, 'failure', '') for node in nodes))
     finally:
@@ -266,8 +281,19 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    if again:
+        time.sleep(FORGOTTEN)
+        if not signals.told:
+            _begin_anew()
     # Nothing is left to finish, and taking torch apart would take longer than all before.
     os._exit(status)
+
+
+def _begin_anew() -> None:
+    """Execute this process's program again, with nothing left of what was open."""
+    signal.alarm(0)
+    os.closerange(3, os.sysconf('SC_OPEN_MAX'))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _spin_beside(executor: Any, context: Any, ended: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """The learner node: receives, learns meanwhile, publishes, and loses nothing."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from av_td3_msgs.msg import ActorWeights as ActorWeightsMessage
 from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus, Metric, Transition
 from av_td3_msgs.srv import ResendTransitions
 from carla_msgs.msg import CarlaControl
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from harness import SPECS, TIMEOUT, Log, Peer, Running, await_that, parameter_file
 from rclpy.serialization import serialize_message
 
@@ -242,6 +244,35 @@ def test_missing_transitions_are_asked_for_and_filled_in(peer: Peer,
     status = school.until(lambda one: one.transitions == actions_in(9))
     assert (status.transitions_lost, status.transitions_refused) == (0, 0)
     assert {(one.session, one.from_sequence, one.to_sequence) for one in asked} == {('a', 4, 6)}
+
+
+def test_a_recorder_that_is_there_and_never_answers_is_told(
+        peer: Peer, connect: Callable[..., School], log: Log,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('av_td3_ros.ros.recording.recorders.DEAF', 0.3)
+    health = peer.hear(DiagnosticArray, '/diagnostics', qos.EVENT)
+    release = threading.Event()
+
+    def wait(request: ResendTransitions.Request, response: ResendTransitions.Response
+             ) -> ResendTransitions.Response:
+        release.wait()
+        return response
+
+    with contextlib.closing(Peer(peer.domain, 'silent_recorder_node')) as silent:
+        silent.node.create_service(ResendTransitions, RESEND, wait)
+        school = connect()
+        try:
+            assert 'start learner_node again' in log.next('the recorder of ego_vehicle is there')
+            health.next(lambda message: any(
+                one.level == DiagnosticStatus.ERROR and 'has answered nothing' in one.message
+                for one in message.status))
+        finally:
+            release.set()
+        health.next(lambda message: any(
+            one.level == DiagnosticStatus.OK and 'vehicles drive' in one.message
+            for one in message.status))
+        school.teach(1, 3)
+        school.until(lambda one: one.transitions == 3)
 
 
 def test_what_was_recorded_before_the_learner_came_is_asked_for(

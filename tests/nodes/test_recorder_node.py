@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from rosbags.highlevel import AnyReader
 from std_msgs.msg import Header
 
 from av_td3_ros.cli.session import Session
+from av_td3_ros.nodes.recorder_node import CUT_OFF
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_bytes, to_floats, to_stamp
 from av_td3_ros.ros.recording.bag import read_transitions
@@ -160,6 +162,50 @@ def test_it_says_when_nothing_is_recorded_since_no_action_comes(
     drive.episode(2, steps=3)
     drive.transitions.next(lambda one: one.episode == 2)
     assert told(DiagnosticStatus.OK, 'a second')
+
+
+def ports_of(process: int) -> list[Path]:
+    """Return the ports in shared memory that a process reads: it holds their locks."""
+    held = set()
+    for handle in Path(f'/proc/{process}/fd').iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            held.add(os.readlink(handle))
+    return [Path(one.removesuffix('_el')) for one in held
+            if re.fullmatch(r'/dev/shm/fast(rtps|dds)_port\d+_el', one)]
+
+
+def test_a_recorder_that_shared_memory_cuts_off_from_actions_begins_anew_in_its_bag(
+        peer: Peer, tmp_path: Path) -> None:
+    bag = tmp_path / 'bag'
+    file = parameter_file(tmp_path, {'recorder_node': {'bag': str(bag)}})
+    with Session([SPECS['recorder_node']], file, tmp_path / 'logs') as session:
+        drive = Drive(peer)
+        process = session.process_ids()['recorder_node']
+        ports = ports_of(process)
+        if not ports:
+            pytest.skip('no shared memory between processes here')
+        # Fast DDS does this to itself where a process gets no processor for seconds: who knows a
+        # port goes on with it, and who comes now makes another one of the same name.
+        for port in ports:
+            port.unlink()
+        with contextlib.closing(Peer(peer.domain, 'late_control_node')) as late:
+            apply = late.speak(AppliedAction, '/ego_vehicle/applied_action', qos.TRANSITION)
+            steps = itertools.count()
+
+            def drive_on() -> bool:
+                step = next(steps)
+                drive.observation(1, step)
+                apply(AppliedAction(vehicle='ego_vehicle', episode=1, step=step))
+                return len(drive.transitions.messages) >= 3
+
+            await_that(drive_on, 'transitions in spite of it')
+        assert session.process_ids()['recorder_node'] == process
+        assert session.states()['recorder_node'] == 'running'
+    log = (tmp_path / 'logs' / 'recorder_node.log').read_text()
+    assert 'without an applied action' in log and 'begins anew' in log
+    recorded = [one.step for one in read_transitions(bag)]
+    assert {one.step for one in drive.transitions.messages} <= set(recorded)
+    assert min(recorded) >= CUT_OFF
 
 
 def test_the_bag_holds_what_was_published(connect: Callable[..., tuple[Drive, Running]],

@@ -173,6 +173,10 @@ class CatchUp(Generic[T]):
         """Return whether something of a vehicle is missing."""
         return next(self._gaps(vehicle), None) is not None
 
+    def heard_at(self, vehicle: str) -> float:
+        """Return when the recorder of a vehicle last answered, or was first asked for."""
+        return self._know(vehicle).heard_at
+
     def silent(self) -> list[str]:
         """Return the vehicles that lack something and whose recorder does not answer."""
         now = self._clock()

@@ -1,6 +1,7 @@
 """What comes from all recorders, in order and from one of each name; asked for what is lacking."""
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from av_td3_ros.ros.runtime import Throttle, every
 
 SERVICE = '~/resend_transitions'
 MOST_VEHICLES = 100  # that one learner hears
+DEAF = 30.0  # s for which a recorder that is there may leave every question unanswered
 LOOK = 0.5  # s of wall time between two looks for recorders and for what is missing
 
 
@@ -37,7 +39,8 @@ class Recorders:
                                                     is_kept_out=self.rivals.is_kept_out)
         self._clients: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
-        self._silence = Throttle(30.0)
+        self._silence, self._deafness = Throttle(30.0), Throttle(30.0)
+        self._there: dict[str, float] = {}  # since when the recorder of a vehicle is
         self._prefix = node.resolve_service_name(SERVICE) + '/'
         self._late = inputs.guarded(SERVICE, self._order)
         every(node, LOOK, self.look)
@@ -82,11 +85,31 @@ class Recorders:
             self._late(one)
         for vehicle in self._clients:
             self.ask(vehicle)
+        self._tell_of_silence()
+
+    def _tell_of_silence(self) -> None:
+        deaf = self._deaf_to()
+        if deaf and self._deafness.ready():
+            self._node.get_logger().error(deaf)
         silent = self.missing.silent()
         if silent and self._silence.ready():
             self._node.get_logger().warning(
                 f'{self.missing.waiting} transitions wait for others before them: no answer of '
                 f'the recorder of {", ".join(silent)}; start it with the same bag again')
+
+    def _deaf_to(self) -> str:
+        """Return which recorders are in the graph and never answer, and what to do; or nothing."""
+        now = time.monotonic()
+        for vehicle, client in self._clients.items():
+            if self._is_enough() or not client.service_is_ready():
+                self._there.pop(vehicle, None)
+            else:
+                self._there.setdefault(vehicle, now)
+        deaf = [vehicle for vehicle, since in self._there.items()
+                if now - max(since, self.missing.heard_at(vehicle)) > DEAF]
+        return (f'the recorder of {", ".join(deaf)} is there and has answered nothing for '
+                f'{DEAF:g} s: is it alive? Where it is, start learner_node again, which goes on '
+                'from its checkpoint and asks for what it missed' if deaf else '')
 
     def ask(self, vehicle: str) -> None:
         """Ask a recorder for what is missing of its vehicle, if its turn has come."""
@@ -139,5 +162,8 @@ class Recorders:
         conflicts = self.rivals.conflicts()
         if conflicts:
             return Reading(ERROR, '; '.join(str(one) for one in conflicts), values)
+        deaf = self._deaf_to()
+        if deaf:
+            return Reading(ERROR, deaf, values)
         driving = sum(ago < OVER for ago in heard.values())
         return Reading(OK, f'{driving} of {len(heard)} vehicles drive', values)
