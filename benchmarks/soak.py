@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from benchmarks._faults import claim
 from benchmarks._sessions import SMALL, Processes
 
 PERIOD = 5.0  # s between two samples
+TOLD = 600.0  # s between two lines that say how far it is
 GOAL_SLOPE = 1.0  # MB an hour
 GOAL_DRIFT = 5.0  # % that a rate may change from the first to the last third
 # What memory is for is full after 4 minutes at 20 Hz: the rest should stay.
@@ -66,20 +68,31 @@ def rates(statuses: Sequence[dict[str, Any]], warm_up: float, name: str) -> tupl
     return rate(late[:third + 1]), rate(late[-third - 1:])
 
 
-def run(folder: Path, minutes: float, mode: str) -> tuple[Samples, list[dict[str, Any]]]:
-    """Run a session; raise RuntimeError when one of its nodes ends."""
+def run(folder: Path, minutes: float, mode: str) -> tuple[Samples, list[dict[str, Any]], int]:
+    """
+    Run a session, until Ctrl-C at most; return samples, statuses and how often a node began anew.
+
+    Raises RuntimeError when one of its nodes ends.
+    """
     samples = Samples()
     with Processes(folder, (*OPTIONS, f'simulator_node.mode={mode}')) as session:
         processes = {name: psutil.Process(number)
                      for name, number in session.process_ids().items()}
         started = time.monotonic()
-        while (now := time.monotonic() - started) < 60 * minutes:
-            dead = [name for name, state in session.states().items() if state != 'running']
-            if dead:
-                raise RuntimeError(f'{dead[0]} ended after {now:.0f} s:\n{session.log(dead[0])}')
-            samples.take(now, processes)
-            time.sleep(max(0.0, PERIOD - (time.monotonic() - started - now)))
-        return samples, list(session.statuses())
+        with contextlib.suppress(KeyboardInterrupt):
+            while (now := time.monotonic() - started) < 60 * minutes:
+                dead = [name for name, state in session.states().items() if state != 'running']
+                if dead:
+                    raise RuntimeError(
+                        f'{dead[0]} ended after {now:.0f} s:\n{session.log(dead[0])}')
+                samples.take(now, processes)
+                if len(samples.times) % round(TOLD / PERIOD) == 0:
+                    *_, newest = session.statuses()
+                    print(f'{now / 60:.0f} minutes: {newest["transitions"]} transitions',
+                          flush=True)
+                time.sleep(max(0.0, PERIOD - (time.monotonic() - started - now)))
+        anew = sum(session.log(name).count('begins anew') for name in processes)
+        return samples, list(session.statuses()), anew
 
 
 def main() -> int:
@@ -94,8 +107,8 @@ def main() -> int:
     options = parser.parse_args()
     warm_up = 60 * (options.warm_up if options.warm_up is not None
                     else min(20.0, options.minutes / 4))
-    samples, statuses = run(Path(tempfile.mkdtemp(prefix='av_td3_ros-soak-')), options.minutes,
-                            options.mode)
+    folder = Path(tempfile.mkdtemp(prefix='av_td3_ros-soak-'))
+    samples, statuses, anew = run(folder, options.minutes, options.mode)
     hours, late = samples.after(warm_up)
     table: list[dict[str, Any]] = []
     print(f'{"process":18}{"RSS MB":>10}{"MB/h":>8}{"fds":>6}{"per h":>8}{"threads":>9}')
@@ -119,7 +132,8 @@ def main() -> int:
                       'change_percent': round(changed, 2)})
         print(f'{name}: {first:.2f} a second, then {last:.2f} ({changed:+.1f} %)')
     newest = statuses[-1]
-    minutes = f'in {options.minutes - warm_up / 60:g} minutes after {warm_up / 60:g} of warm-up'
+    ran = round(samples.times[-1] / 60)
+    minutes = f'in {ran - warm_up / 60:g} minutes after {warm_up / 60:g} of warm-up'
     grown = [row for row in table if 'process' in row]
     return conclude('soak', [
         claim(f'growth of memory of the worst process, {minutes}',
@@ -129,6 +143,7 @@ def main() -> int:
         claim('threads gained by the worst process',
               max(row['threads_grown'] for row in grown), '', 0),
         claim('change of the rates', round(drift, 2), '%', GOAL_DRIFT),
+        claim('nodes that were cut off from others and began anew', anew, '', 0),
         claim('transitions lost', newest['transitions_lost'], '', 0)], table, options.json)
 
 
