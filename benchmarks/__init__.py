@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def machine() -> str:
 
 def command_line(name: str) -> str:
     """Return the command that runs now."""
-    return ' '.join([f'python -m benchmarks.{name}', *sys.argv[1:]])
+    return shlex.join(['python', '-m', f'benchmarks.{name}', *sys.argv[1:]])
 
 
 def write_results(name: str, claims: Sequence[dict[str, Any]], table: Sequence[dict[str, Any]],
