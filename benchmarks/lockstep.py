@@ -3,7 +3,8 @@ Measure environment steps a second: in lockstep through the ROS graph, and in on
 
 The graph is simulator, environment, policy and control node, each a process, without a learner;
 its peer is the same simulator with one plain node. In process it is the Gymnasium environment,
-alone and one on each core, as far as its own time goes: pursuit chooses the actions aside.
+alone and one on each core, as far as its own time goes: pursuit chooses the actions aside. It
+looks as it does by default (moderate), and, alone, in the clean world as well.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gymnasium
 import numpy as np
 from rosgraph_msgs.msg import Clock
@@ -30,7 +32,10 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import SIMULATOR, session_nodes
 from av_td3_ros.ros.runtime import ros_environment
 from av_td3_ros.ros.tracing import read_trace
+from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.gymnasium_env import NAME
+from av_td3_ros.simulator.view.appearance import AppearanceSettings
+from av_td3_ros.simulator.world import WorldSettings
 from benchmarks import conclude
 from benchmarks._busy import Busy
 from benchmarks.latency import NODES, STARTING, VEHICLE
@@ -108,9 +113,10 @@ def graph_row(plain: bool, width: int, height: int, seconds: float, domain: int
     return row
 
 
-def alone(steps: int) -> float:
+def alone(steps: int, look: AppearanceSettings) -> float:
     """Return the steps a second of one environment, its resets included."""
-    env, pursuit = gymnasium.make(NAME).unwrapped, PursuitDriver()
+    settings = DriveSettings(world=WorldSettings(appearance=look))
+    env, pursuit = gymnasium.make(NAME, settings=settings).unwrapped, PursuitDriver()
     seen, _ = env.reset(seed=0)
     took = 0.0
     for index in range(-50, steps):
@@ -124,9 +130,14 @@ def alone(steps: int) -> float:
     return steps / took
 
 
+def _one_of_several() -> gymnasium.Env[Any, Any]:
+    cv2.setNumThreads(1)  # the other cores are the others'
+    return gymnasium.make(NAME)
+
+
 def together(count: int, steps: int) -> float:
     """Return the steps a second of `count` environments, each in a process of its own."""
-    envs = gymnasium.vector.AsyncVectorEnv([lambda: gymnasium.make(NAME)] * count)
+    envs = gymnasium.vector.AsyncVectorEnv([_one_of_several] * count)
     drivers = [PursuitDriver() for _ in range(count)]
     seen, _ = envs.reset(seed=0)
     took = 0.0
@@ -140,11 +151,12 @@ def together(count: int, steps: int) -> float:
     return count * steps / took
 
 
-def process_row(count: int, steps: int) -> dict[str, Any]:
+def process_row(count: int, steps: int, look: AppearanceSettings) -> dict[str, Any]:
     """Return the row of so many Gymnasium environments at once."""
     before = Busy()
-    rate = alone(steps) if count == 1 else together(count, steps)
-    return {'what': 'in process', 'driver': f'{count} environment{"s" * (count > 1)}',
+    rate = alone(steps, look) if count == 1 else together(count, steps)
+    return {'what': 'in process',
+            'driver': f'{count} environment{"s" * (count > 1)}, {look.world}',
             'camera': '320x240', 'steps a second': round(rate, 1),
             'busy elsewhere [cores]': round(before.elsewhere(), 2)}
 
@@ -173,8 +185,10 @@ def main() -> int:
         print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
 
     if options.only != 'graph':
+        usual = AppearanceSettings()
+        add(process_row(1, options.steps, AppearanceSettings(world='clean')))
         for count in sorted({1, len(os.sched_getaffinity(0))}):
-            add(process_row(count, options.steps))
+            add(process_row(count, options.steps, usual))
     if options.only != 'in process':
         domain, lease = take_domain(simulated=True)
         for width, height in SIZES:
