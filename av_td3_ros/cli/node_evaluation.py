@@ -17,6 +17,7 @@ from av_td3_ros.cli.session import Session
 from av_td3_ros.driving.episode.episode import DrivingSettings
 from av_td3_ros.driving.episode.metrics import EpisodeMetrics
 from av_td3_ros.driving.episode.record import EpisodeLog, EpisodeRecord
+from av_td3_ros.driving.episode.termination import is_collision
 from av_td3_ros.ros.graph import session_nodes
 
 PATIENCE = 60.0  # s of wall time without a finished episode before an evaluation gives up
@@ -51,7 +52,7 @@ class Evaluation:
         parameters.parent.mkdir(parents=True, exist_ok=True)
         config.write(parameters, f'evaluation of {candidate.name}')
         nodes = session_nodes(self._profile, self._vehicle, learning=False)
-        heard = _Heard(self._episodes, config.settings['environment_node'].driving)
+        heard = Heard(self._episodes, config.settings['environment_node'].driving)
         environment, control = (next(one for one in nodes if one.name == name)
                                 for name in ('environment_node', 'control_node'))
         with contextlib.ExitStack() as stack:
@@ -92,10 +93,11 @@ class Evaluation:
         return heard.records()
 
 
-class _Heard:
+class Heard:
     """What the monitors' threads collect of one evaluation."""
 
     def __init__(self, episodes: int, driving: DrivingSettings) -> None:
+        """Collect so many episodes."""
         self._wanted, self._driving = episodes, driving
         self.summaries: list[dict[str, Any]] = []
         self._beyond = 0
@@ -107,23 +109,29 @@ class _Heard:
         self._invasions: list[tuple[int, int]] = []
 
     def odometry(self, stamp_ns: int, x: float, y: float, speed: float) -> None:
+        """Take where the vehicle is."""
         self._speed = speed
         self._track.append((stamp_ns, x, y, speed))
         self._beyond += self.is_over and stamp_ns > self.summaries[-1]['stamp_ns']
 
     def observation(self, stamp_ns: int, lateral: float) -> None:
+        """Take what an observation says."""
         self._laterals[stamp_ns] = lateral
 
     def collision(self, stamp_ns: int, impulse: float) -> None:
+        """Take a contact."""
         self._impulses.append((stamp_ns, impulse))
 
     def lane_invasion(self, stamp_ns: int, lines: int) -> None:
+        """Take the crossing of lines."""
         self._invasions.append((stamp_ns, lines))
 
     def applied(self, steer: float, acceleration: float) -> None:
+        """Take the action that was applied, for the film."""
         self._steer, self._acceleration = steer, acceleration
 
     def episode(self, summary: dict[str, Any]) -> None:
+        """Take what the environment says of an episode that has ended."""
         if summary['result'] == 'interrupted' or len(self.summaries) == self._wanted:
             return
         self.heard_at = time.monotonic()
@@ -143,10 +151,16 @@ class _Heard:
     def _is_whole(self, summary: dict[str, Any]) -> bool:
         start, end = _span(summary)
         wanted = summary['steps'] + 1
+        hits = {at for at, size in tuple(self._impulses)
+                if start < at <= end and is_collision(self._driving.termination, size)}
         return (sum(start <= at <= end for at in tuple(self._laterals)) >= wanted
-                and sum(start <= one[0] <= end for one in tuple(self._track)) >= wanted)
+                and sum(start <= one[0] <= end for one in tuple(self._track)) >= wanted
+                and len(hits) >= summary['collisions']
+                and sum(count for at, count in tuple(self._invasions)
+                        if start < at <= end) >= summary['lane_invasions'])
 
     def filming(self, film: Film, name: str) -> Callable[[np.ndarray], None]:
+        """Return what adds images to a film."""
         def see(image: np.ndarray) -> None:
             done = len(self.summaries)
             if done < self._wanted:

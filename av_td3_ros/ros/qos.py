@@ -16,8 +16,8 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
 
 SENSOR = _reliable(10)  # what the CARLA bridge publishes and subscribes with
 STEP = _reliable(10)  # observation, action, command: each one answered before the next
-# Of the publishers of steps and odometry: in a world that does not wait for them, those who follow
-# a drive may stall for seconds, and a publisher resends only what it has kept.
+# Of the publishers of steps, odometry and events: in a world that does not wait for them, those
+# who follow a drive may stall for seconds, and a publisher resends only what it has kept.
 FOLLOWED = _reliable(100)
 LATCHED = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)  # only the newest, also for late comers
 # Best effort, which a real vehicle may send with, and which no reliable subscription hears.

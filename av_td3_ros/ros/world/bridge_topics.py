@@ -54,8 +54,9 @@ class BridgeTopics:
         self._to_speed = publisher(Float32, 'speedometer')
         self._to_vehicle_status = publisher(CarlaEgoVehicleStatus, 'vehicle_status')
         self._to_imu = publisher(Imu, 'imu')
-        self._to_collision = publisher(CarlaCollisionEvent, 'collision')
-        self._to_lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion')
+        self._to_collision = publisher(CarlaCollisionEvent, 'collision', qos.FOLLOWED)
+        self._to_lane_invasion = publisher(CarlaLaneInvasionEvent, 'lane_invasion',
+                                           qos.FOLLOWED)
         self._to_markers = publisher(MarkerArray, 'markers')
         self._to_camera_info = publisher(CameraInfo, 'camera_info')
         self._to_image = publisher(Image, 'image')
