@@ -38,7 +38,7 @@ def parts(heard: Heard) -> dict[str, Callable[[], None]]:
     return {one.__name__: one for one in (odometry, observations, collisions, lane_invasions)}
 
 
-@pytest.mark.parametrize('order', itertools.permutations(range(4)))
+@pytest.mark.parametrize('order', list(itertools.permutations(range(4))))
 def test_an_episode_is_whole_once_all_of_it_has_come(order: tuple[int, ...]) -> None:
     heard = Heard(1, DrivingSettings())
     come = list(parts(heard).values())
