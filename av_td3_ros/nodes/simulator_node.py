@@ -27,7 +27,7 @@ from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
 from av_td3_ros.simulator.world import World, WorldSettings
 
 MAX_SPEED = 100.0  # m/s that the ego vehicle may be set to
-STARTING = 2.0     # s of wall time at most between two ticks until the first command comes
+STARTING = 2.0     # s of wall time at most between two ticks until somebody drives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +127,14 @@ class SimulatorNode(Node):
                 self._tick()
             return
         patience = self.settings.command_timeout
-        overdue = time.monotonic() - self._ticked_at > (
-            patience if self._is_driven else min(STARTING, patience))
+        if not self._is_driven:
+            patience = min(STARTING, patience)
+        overdue = time.monotonic() - self._ticked_at > patience
         if overdue and self._may_tick():
             if self._waiting and self._timeouts.ready():
                 self.get_logger().warning(
                     f'no command for the image at {self._world.stamp_ns * 1e-9:.2f} s within '
-                    f'{self.settings.command_timeout:g} s: going on with the last one '
+                    f'{patience:g} s: going on with the last one '
                     f'({self._timeouts.count} times so far)')
             self._tick()
 
@@ -191,6 +192,7 @@ class SimulatorNode(Node):
     def _on_transform(self, message: PoseMessage) -> None:
         pose = from_pose_message(message)
         self._world.teleport(pose)
+        self._is_driven = True  # who begins an episode answers, however late at first
         self._routes.again()
 
     def _on_velocity(self, message: Twist) -> None:

@@ -253,6 +253,19 @@ def test_lockstep_goes_on_after_a_second_without_a_command(
     assert [one.frame for one in world.status.messages] == [1, 2, 3]
 
 
+def test_who_begins_an_episode_is_waited_for_from_then_on(
+        peer: Peer, make: Callable[..., Running], log: Log, monkeypatch: pytest.MonkeyPatch
+        ) -> None:
+    monkeypatch.setattr('av_td3_ros.nodes.simulator_node.STARTING', 0.2)
+    world = started(peer, make('simulator_node', {**SMALL, 'command_timeout': 2.0}))
+    place_at = peer.speak(PoseMessage, f'{EGO}/control/set_transform')
+    world.node.connected(peer)
+    # Without anybody who drives it goes on by itself, to be found.
+    assert 'going on with the last one' in log.next('within 0.2 s')
+    place_at(to_pose_message(SPAWNS[3]))
+    assert 'going on with the last one' in log.next('within 2 s')
+
+
 def test_real_time_mode_waits_for_nobody(peer: Peer, make: Callable[..., Running]) -> None:
     world = started(peer, make('simulator_node', {**PATIENT, 'mode': 'real_time'}))
     began = time.monotonic()
