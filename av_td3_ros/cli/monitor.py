@@ -54,20 +54,20 @@ class Monitor:
 
         self.node.create_subscription(Odometry, topic, hear, qos.EVENT)
 
-    def on_observation(self, topic: str, callback: Callable[[int, float], None], after: str
-                       ) -> None:
+    def on_observation(self, topic: str, callback: Callable[[int, float], None],
+                       after: Callable[[], bool]) -> None:
         """
         Hear stamp (ns) and lateral error (m) of each observation.
 
-        It is subscribed to once somebody publishes the topic `after`: who waits for subscribers
-        before an episode then waits until that one is heard as well.
+        It is subscribed to once `after` is true: who waits for subscribers before an episode then
+        waits until whatever that asks for is heard as well.
         """
         def hear(message: Observation) -> None:
             callback(to_nanoseconds(message.header.stamp),
                      float(message.state[1]) * LATERAL_SCALE)
 
         def subscribe() -> None:
-            if self.node.count_publishers(after):
+            if after():
                 timer.cancel()
                 self.node.create_subscription(Observation, topic, hear, qos.EVENT)
 

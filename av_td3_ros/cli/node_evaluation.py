@@ -64,11 +64,11 @@ class Evaluation:
                                    topic, heard.lane_invasion))):
                 if role in environment.remaps:  # nobody senses these on a real vehicle
                     hear(environment.topic(role))
-            odometry = environment.topic('~/input/odometry')
-            monitor.on_odometry(odometry, heard.odometry)
-            # Episodes begin once this is subscribed to: nothing is missed of the first.
+            monitor.on_odometry(environment.topic('~/input/odometry'), heard.odometry)
+            # Episodes begin once this is subscribed to. Who sends odometry has found us by the
+            # first that comes, and with it what was subscribed to before: nothing is missed.
             monitor.on_observation(environment.topic('~/output/observation'),
-                                   heard.observation, after=odometry)
+                                   heard.observation, after=lambda: heard.hears_odometry)
             stack.enter_context(monitor)
             if film is not None:
                 # A thread of its own: what is slow here must not keep the others from hearing.
@@ -136,6 +136,11 @@ class Heard:
             return
         self.heard_at = time.monotonic()
         self.summaries.append(summary)
+
+    @property
+    def hears_odometry(self) -> bool:
+        """Return whether any odometry has come."""
+        return bool(self._track)
 
     @property
     def is_over(self) -> bool:
