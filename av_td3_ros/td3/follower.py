@@ -5,6 +5,7 @@ import argparse
 import ctypes
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,8 +79,12 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f'python -m {__spec__.name}', description=__doc__)
     parser.add_argument('--port', type=int, help='port of this host where rank 0 waits; without '
                         'it, as torchrun says')
+    parser.add_argument('--parent', type=int, help='process without which this one ends')
     options = parser.parse_args(args)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if options.parent not in (None, os.getppid()):
+        print(f'[FATAL] rank 0, process {options.parent}, is gone', file=sys.stderr, flush=True)
+        return 1
     # Whoever ends the session tells rank 0, which has a last checkpoint to write from all shards.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -175,8 +175,8 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
     Return this process as rank 0 of `count`; the others are started here, on this host.
 
     Under torchrun they are started already. A rank may be silent for `timeout` s of wall time.
-    Raises ValueError where there are too few GPUs or other ranks than torchrun's are asked for,
-    RanksError when one of the others does not come.
+    Raises ValueError where there are too few GPUs or cores, or other ranks than torchrun's are
+    asked for, RanksError when one of the others does not come.
     """
     if is_told():
         if count not in (1, int(os.environ['WORLD_SIZE'])):
@@ -189,10 +189,14 @@ def enlist(count: int, device: str, timeout: float) -> Ranks:
         raise ValueError(f'ranks = {count} with device = {device!r}: each rank needs a GPU of its '
                          f'own and torch sees {torch.cuda.device_count()}; set device = cuda, and '
                          'no more ranks than there are GPUs')
+    cores = max(2, len(os.sched_getaffinity(0)))  # two of them learn on one core as well, to try
+    if not device.startswith('cuda') and count > cores:
+        raise ValueError(f'ranks = {count} on the processor: this process may use {cores} cores, '
+                         'and each rank needs one; give at most as many')
     os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')  # whatever this host's name resolves to
     store = _store(0, count, True)
     started = Ranks(0, count, processes={rank: subprocess.Popen(
-        [sys.executable, '-m', FOLLOWER, '--port', str(store.port)],
+        [sys.executable, '-m', FOLLOWER, '--port', str(store.port), '--parent', str(os.getpid())],
         env={**os.environ, 'WORLD_SIZE': str(count), 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
         stdin=subprocess.DEVNULL) for rank in range(1, count)})
     until = time.monotonic() + SILENCE

@@ -4,6 +4,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from test_td3_learner import SETTINGS, step
 
 from av_td3_ros.td3 import CheckpointError, StepRecord, learner, load_checkpoint
 from av_td3_ros.td3.learner import Learner
-from av_td3_ros.td3.ranks import RanksError, enlist
+from av_td3_ros.td3.ranks import FOLLOWER, RanksError, enlist
 from av_td3_ros.td3.replay import VEHICLES, DuplicateError, ReplayBuffer, ReplayError
 from av_td3_ros.td3.shards import ShardedReplay, pack_steps, rank_of, shares, unpack_steps
 from av_td3_ros.td3.vehicle_steps import weights as weights_of
@@ -214,3 +216,16 @@ def test_more_ranks_than_gpus_are_refused() -> None:
         pytest.skip('there are as many')
     with pytest.raises(ValueError, match='each rank needs a GPU of its own'):
         enlist(64, 'cuda', 10.0)
+
+
+def test_more_ranks_than_cores_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'ranks = 5000 on the processor: this process may use'):
+        enlist(5000, 'cpu', 10.0)
+
+
+def test_a_rank_whose_first_one_is_gone_ends_at_once() -> None:
+    gone = subprocess.Popen(['true'])
+    gone.wait()
+    rank = subprocess.run([sys.executable, '-m', FOLLOWER, '--port', '1', '--parent',
+                           str(gone.pid)], capture_output=True, text=True, check=False)
+    assert (rank.returncode, rank.stderr) == (1, f'[FATAL] rank 0, process {gone.pid}, is gone\n')
