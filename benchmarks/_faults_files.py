@@ -199,19 +199,31 @@ def _fit_about(folder: Path, file: str) -> None:
 
 
 def _make_bag(folder: Path) -> None:
+    _open_bag(folder / 'bag').close()
+
+
+def _make_open_bag(folder: Path) -> None:
+    writing = _open_bag(folder / 'writing')
+    (folder / 'bag').mkdir()
+    shutil.copy(next(writing.directory.glob('*.mcap')), folder / 'bag' / 'bag_0.mcap')
+    writing.close()
+    shutil.rmtree(writing.directory)
+
+
+def _open_bag(directory: Path) -> Any:
     from av_td3_msgs.msg import Transition
     from rclpy.serialization import serialize_message
 
     from av_td3_ros.ros.conversions import to_bytes, to_floats
     from av_td3_ros.ros.recording.bag import TransitionBag
 
-    bag = TransitionBag(folder / 'bag', '/learner/transition')
+    bag = TransitionBag(directory, '/learner/transition')
     for number, step in enumerate(_steps()):
         bag.write(number + 1, serialize_message(Transition(
             vehicle='car', session='s', sequence=number + 1, step=number, height=36, width=36,
             frame=to_bytes(step.frame), state=to_floats(step.state), reward=1.0,
             is_first=step.is_first)))
-    bag.close()
+    return bag
 
 
 def _read_bag(folder: Path) -> None:
@@ -219,6 +231,16 @@ def _read_bag(folder: Path) -> None:
 
     replay = _learner()[1][0]
     load_bag(str(folder / 'bag'), _parts()[0], lambda record, _: replay.add(record))
+
+
+def _go_on_with_bag(folder: Path) -> None:
+    """Do as the next recorder does after a kill, then keep what is whole."""
+    from av_td3_ros.ros.recording.bag import TransitionBag, recover
+
+    TransitionBag(folder / 'bag', '/learner/transition').close()
+    failed = [one for one in recover(folder / 'bag', drop_damaged=True) if one.failure]
+    if failed:
+        raise ValueError(str(failed[0]))
 
 
 def _make_map(folder: Path) -> None:
@@ -341,6 +363,7 @@ def _read_results(name: str) -> Callable[[Path], object]:
 _CHECKPOINT = 'checkpoint/agent.safetensors', 'checkpoint/replay/00000000.safetensors'
 KINDS: dict[str, Kind] = {
     'bag: MCAP': Kind('bag/bag_0.mcap', _make_bag, _read_bag),
+    'bag: MCAP, gone on with': Kind('bag/bag_0.mcap', _make_open_bag, _go_on_with_bag),
     'bag: metadata.yaml': Kind('bag/metadata.yaml', _make_bag, _read_bag, other_values),
     **{f'checkpoint: {file.partition("/")[2]}': Kind(file, _make_checkpoint, _read_checkpoint)
        for file in (*_CHECKPOINT, 'checkpoint/demonstrations/00000000.safetensors')},

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -20,12 +21,15 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.recording.records import episode_record, status_record
 from av_td3_ros.ros.runtime import leave, make_executor, spin
+from av_td3_ros.ros.security_plugins import require_plugins
 
 
 class Monitor:
     """Subscribe to a session's topics from a thread of its own; a context manager."""
 
     def __init__(self, name: str, domain: int) -> None:
+        """Raise RuntimeError where SROS2 is asked for and is not to be had."""
+        require_plugins(os.environ)
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node(name, context=self._context)

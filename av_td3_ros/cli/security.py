@@ -8,7 +8,8 @@ from pathlib import Path
 from av_td3_ros.cli.session import VEHICLE
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros.graph import profiles
-from av_td3_ros.ros.security import has_plugins, permissions, policy, security_of
+from av_td3_ros.ros.security import permissions, policy, security_of
+from av_td3_ros.ros.security_plugins import has_plugins
 
 SHIPPED = ('carla', 'embedded', 'vehicle')
 

@@ -26,6 +26,7 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from av_td3_ros.paths import config_directory
+from av_td3_ros.ros.security_plugins import require_plugins
 
 PARENT = 'AV_TD3_PARENT'
 APART: dict[str, Any] = ({'process_group': 0} if sys.version_info >= (3, 11)
@@ -224,6 +225,10 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
     os.environ.update(ros_environment(os.environ))
     signals = EndSignals()
     die_with_parent()
+    try:
+        require_plugins(os.environ)
+    except RuntimeError as error:
+        sys.exit(f'[FATAL] {error}')
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     nodes: list[Any] = []
     executors: list[Any] = []

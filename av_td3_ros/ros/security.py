@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ from av_td3_ros.ros.graph import (
     session_nodes,
     viewing_nodes,
 )
+from av_td3_ros.ros.security_plugins import ENABLE
 
-ENABLE, OVERRIDE = 'ROS_SECURITY_ENABLE', 'ROS_SECURITY_ENCLAVE_OVERRIDE'
+OVERRIDE = 'ROS_SECURITY_ENCLAVE_OVERRIDE'
 OPERATOR, WORLD = '/operator', '/world'
 ANY = '*'  # the rest of a name that is known at run time only
 PARAMETERS = tuple(f'~/{one}' for one in (
@@ -191,16 +191,3 @@ def security_of(environment: Mapping[str, str]) -> str:
     strategy = environment.get('ROS_SECURITY_STRATEGY', 'Permissive')
     store = environment.get('ROS_SECURITY_KEYSTORE', '')
     return f'{strategy}, keystore {store or "not set"}'
-
-
-def has_plugins() -> bool:
-    """Return whether the middleware in use was built with the security plug-ins of DDS."""
-    from rclpy import get_rmw_implementation_identifier
-
-    if 'fastrtps' not in get_rmw_implementation_identifier():
-        return True  # the others tell by themselves, at the start of a node
-    # Fast DDS is in this process by now: the name of the plug-in is in it or not.
-    libraries = {line.split()[-1] for line in Path('/proc/self/maps').read_text().splitlines()
-                 if 'libfastrtps.so' in line or 'libfastdds.so' in line}
-    return any(b'builtin.PKI-DH' in Path(one).read_bytes() for one in libraries
-               if os.path.isfile(one))

@@ -17,13 +17,12 @@ from av_td3_ros.cli.security import SHIPPED
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.ros.security import (
-    ENABLE,
     OVERRIDE,
     enclave_environment,
-    has_plugins,
     permissions,
     policy,
 )
+from av_td3_ros.ros.security_plugins import ENABLE, has_plugins
 
 FOLDER = config_directory() / 'security'
 WEIGHTS = '/learner/actor_weights'
@@ -151,3 +150,18 @@ def test_a_session_drives_under_enforce(secured: dict[str, str], tmp_path: Path)
         text=True, capture_output=True, check=False, timeout=240,
         env={**secured, OVERRIDE: '/operator'})
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize('strategy', ['Permissive', 'Enforce'])
+@pytest.mark.parametrize('command', [
+    ('av_td3_ros.nodes.recorder_node',), ('av_td3_ros.cli.main', 'train', '--steps', '5')])
+def test_nothing_starts_where_security_is_asked_for_and_not_to_be_had(
+        strategy: str, command: tuple[str, ...], tmp_path: Path) -> None:
+    if has_plugins():
+        pytest.skip('this middleware has the security plug-ins')
+    refused = subprocess.run(
+        [sys.executable, '-m', *command], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, ENABLE: 'true', 'ROS_SECURITY_STRATEGY': strategy}, check=False)
+    assert refused.returncode == 1
+    assert 'ROS_SECURITY_ENABLE=true, but this middleware' in refused.stderr
+    assert 'Traceback' not in refused.stderr

@@ -14,7 +14,7 @@ from av_td3_ros.cli.session import Session, SessionError
 from av_td3_ros.ros import qos
 from av_td3_ros.ros.graph import COMPOSED, SIMULATOR, VEHICLE_SIDE, composed, session_nodes
 from av_td3_ros.ros.runtime import ros_environment
-from av_td3_ros.ros.security import ENABLE
+from av_td3_ros.ros.security_plugins import ENABLE
 
 SMALL = 'world.camera.width=96 world.camera.height=72'
 

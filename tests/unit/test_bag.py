@@ -250,6 +250,82 @@ def test_what_is_damaged_in_its_middle_is_left_as_it_is(tmp_path: Path) -> None:
     assert file.read_bytes() == data
 
 
+@pytest.mark.parametrize('length', [0, 7, 39, 100, 600, 1100])
+def test_a_file_that_is_cut_off_at_its_beginning_stops_no_recorder(tmp_path: Path, length: int
+                                                                   ) -> None:
+    bag, file = half_written(tmp_path, 3)
+    file.write_bytes(file.read_bytes()[:length])
+    again = TransitionBag(bag, '/learner/transition')
+    assert len(again.recovered) == 1
+    again.write(1_000, serialize_message(transition(7)))
+    again.close()
+    recover(bag)
+    if length >= 39:  # what is shorter is no MCAP file, and stays in the way of readers
+        assert [one.sequence for one in read_transitions(bag)] == [7]
+
+
+@pytest.mark.parametrize('kept', [1, 30, 48])
+def test_a_file_that_is_cut_off_in_the_head_of_a_chunk_is_closed(tmp_path: Path, kept: int
+                                                                 ) -> None:
+    bag, file = half_written(tmp_path, 400)
+    *_, last = contents(file).pieces
+    file.write_bytes(file.read_bytes()[:last.offset + kept])
+    (told,) = recover(bag)
+    assert not told.failure and 0 < told.count < 400
+    assert len(by_rosbags(bag)) == by_mcap(bag) == told.count
+
+
+def spoil(file: Path, chunk: int) -> int:
+    """Flip a byte of a message in a chunk; return how many messages there are in it."""
+    piece = contents(file).pieces[chunk]
+    data = bytearray(file.read_bytes())
+    data[piece.messages + piece.size // 2] ^= 0x10
+    file.write_bytes(data)
+    return piece.count
+
+
+@pytest.mark.parametrize('closed', [True, False])
+def test_what_is_whole_of_a_damaged_file_can_be_kept(tmp_path: Path, closed: bool) -> None:
+    bag, file = half_written(tmp_path, 600)
+    if closed:
+        recover(bag)
+    gone = spoil(file, 1)
+    before = file.read_bytes()
+    (told,) = recover(bag)
+    assert f'{600 - gone} of 600 transitions' in str(told)
+    assert f'recover --drop-damaged {bag}' in told.failure
+    assert file.read_bytes() == before
+    with pytest.raises(ValueError, match='damaged at byte'):
+        list(read_transitions(bag))
+    told = recover(bag, drop_damaged=True)[0]
+    assert (told.count, told.dropped, told.failure) == (600 - gone, gone, '')
+    assert len(list(read_transitions(bag))) == len(by_rosbags(bag)) == by_mcap(bag) == 600 - gone
+    assert file.with_name('bag_0.mcap.damaged').read_bytes() == before
+    assert recover(bag) == []
+
+
+def test_a_recorder_goes_on_beside_a_damaged_file(tmp_path: Path) -> None:
+    bag, file = half_written(tmp_path, 400)
+    data = bytearray(file.read_bytes())
+    piece = contents(file).pieces[0]
+    data[piece.messages:piece.messages + piece.size] = bytes(piece.size)
+    file.write_bytes(data)
+    again = TransitionBag(bag, '/learner/transition')
+    assert any('nobody can ask for the transitions there' in str(one) for one in again.recovered)
+    again.write(1_000, serialize_message(transition(7)))
+    assert again.count == 1
+    again.close()
+
+
+def test_metadata_that_cannot_be_read_are_written_anew(tmp_path: Path) -> None:
+    written(tmp_path / 'bag', 3)
+    (tmp_path / 'bag' / 'metadata.yaml').write_text('junk')
+    with pytest.raises(ValueError, match=r'av-td3 recover .*bag` writes it anew'):
+        list(read_transitions(tmp_path / 'bag'))
+    assert recover(tmp_path / 'bag') == []
+    assert len(list(read_transitions(tmp_path / 'bag'))) == len(by_rosbags(tmp_path / 'bag')) == 3
+
+
 def test_a_bag_of_rosbags_is_read(tmp_path: Path) -> None:
     types = transition_types()
     writer = Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.MCAP)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from av_td3_ros.ros.checks.keys import check_security, check_signing, check_trust
-from av_td3_ros.ros.security import has_plugins
+from av_td3_ros.ros.security_plugins import has_plugins
 from av_td3_ros.trust.gate import TrustSettings
 from av_td3_ros.trust.keys import create_key, new_key
 from av_td3_ros.trust.signing import SigningSettings

@@ -6,7 +6,8 @@ import stat
 from collections.abc import Mapping
 
 from av_td3_ros.driving.checkup import Finding
-from av_td3_ros.ros.security import ENABLE, has_plugins, security_of
+from av_td3_ros.ros.security import security_of
+from av_td3_ros.ros.security_plugins import ENABLE, has_plugins
 from av_td3_ros.trust.gate import TrustSettings
 from av_td3_ros.trust.keys import expanded, load_key
 from av_td3_ros.trust.signing import SigningSettings

@@ -26,9 +26,11 @@ from av_td3_ros.ros.recording.mcap_file import (
     McapWriter,
     Piece,
     contents,
+    damage,
     ends_of,
     finish,
     in_use,
+    leave_out,
     messages,
     messages_of,
 )
@@ -54,17 +56,25 @@ def transition_types() -> Typestore:
 
 @dataclasses.dataclass(frozen=True)
 class Recovered:
-    """A file whose writer was killed: what it holds now, and the torn bytes that were cut off."""
+    """
+    A file that was not as its writer leaves it: what it holds now, and what became of the rest.
+
+    `cut` are the torn bytes at its end, `dropped` the transitions of damaged chunks.
+    """
 
     path: Path
     count: int
-    cut: int
+    cut: int = 0
+    dropped: int = 0
     failure: str = ''
 
     def __str__(self) -> str:
         """Tell it in one line."""
         if self.failure:
-            return f'{self.path} was not closed and cannot be closed now: {self.failure}'
+            return f'{self.path} {self.failure}'
+        if self.dropped:
+            return (f'{self.path} was damaged: {self.count} transitions are whole, {self.dropped} '
+                    f'are left out; the damaged file is kept as {self.path.name}.damaged')
         return (f'{self.path} was not closed: {self.count} transitions recovered, {self.cut} torn '
                 'bytes cut off')
 
@@ -109,8 +119,13 @@ class TransitionBag:
         self._spans: dict[str, list[_Span]] = {}
         for one in earlier:
             for piece in one.pieces:
-                if piece.count:
-                    self._note(one.path, piece, *ends_of(one.path, piece))
+                try:
+                    if piece.count:
+                        self._note(one.path, piece, *ends_of(one.path, piece))
+                except Exception as error:  # rclpy has its own for what is no transition
+                    self.recovered.append(Recovered(one.path, piece.count, failure=(
+                        f'is damaged at byte {piece.offset}: nobody can ask for the transitions '
+                        f'there: {brief(error)}')))
         self._schema, self._channel = _records(topic)
         self._waiting: collections.deque[tuple[int, bytes]] = collections.deque()
         self._ends = b'', b''  # the first and the last transition of the growing chunk
@@ -240,7 +255,9 @@ def read_transitions(directory: Path) -> Iterator[Any]:
                 if schema is not None and schema.name == TRANSITION:
                     yield store.deserialize_cdr(message.data, TRANSITION)
     except Exception as error:  # rosbags wraps little of what it runs into in errors of its own
-        raise ValueError(f'bag {directory} cannot be read: {brief(error)}') from error
+        remedy = (f'; `av-td3 recover {directory}` says what can be kept'
+                  if isinstance(error, DamageError) and 'av-td3' not in str(error) else '')
+        raise ValueError(f'bag {directory} cannot be read: {brief(error)}{remedy}') from error
 
 
 def _read_by_rosbags(directory: Path, store: Typestore) -> Iterator[Any]:
@@ -261,11 +278,12 @@ def unfinished(directory: Path) -> list[Path]:
     return [path for path in _files(directory) if not _contents(path).finished]
 
 
-def recover(directory: Path) -> list[Recovered]:
+def recover(directory: Path, drop_damaged: bool = False) -> list[Recovered]:
     """
-    Close the files of a bag that their writer could not close.
+    Close the files of a bag that their writer could not close, and look for damage in all of them.
 
-    Raises ValueError for what is no bag, or one that is being written.
+    A damaged file stays as it is, unless its damaged chunks are to be dropped. Raises ValueError
+    for what is no bag, or one that is being written.
     """
     if not _files(directory):
         raise ValueError(f'bag {directory}: no MCAP file there; name the folder of a bag, such as '
@@ -274,7 +292,26 @@ def recover(directory: Path) -> list[Recovered]:
         if in_use(path):
             raise ValueError(f'bag {directory}: {path.name} is being written now: end its '
                              'recorder first')
-    return _recover(directory)[0]
+    mended = []
+    for path in _files(directory):
+        found = _contents(path)
+        damaged = damage(found)
+        dropped = sum(piece.count for piece in damaged)
+        try:
+            if damaged and drop_damaged:
+                mended.append(Recovered(path, leave_out(found, damaged).count, dropped=dropped))
+            elif damaged:
+                mended.append(Recovered(path, found.count, failure=(
+                    f'is damaged at byte {damaged[0].offset}: `av-td3 recover --drop-damaged '
+                    f'{directory}` keeps all but {len(damaged)} of its {len(found.pieces)} '
+                    f'chunks, {found.count - dropped} of {found.count} transitions')))
+        except (OSError, ValueError) as error:
+            mended.append(Recovered(path, found.count, failure=f'stays damaged: {error}'))
+    if any(one.failure for one in mended):
+        return mended  # closed, it would look like a whole one
+    if any(one.dropped for one in mended):
+        _write_metadata(directory)
+    return mended + _recover(directory)[0]
 
 
 def _recover(directory: Path) -> tuple[list[Recovered], list[Contents]]:
@@ -287,11 +324,32 @@ def _recover(directory: Path) -> tuple[list[Recovered], list[Contents]]:
                 told.append(Recovered(path, after.count, before.size - before.end))
                 before = after
             except (OSError, ValueError) as error:
-                told.append(Recovered(path, before.count, 0, str(error)))
+                told.append(Recovered(path, before.count, failure=(
+                    f'was not closed and cannot be closed now: {error}')))
         found.append(before)
-    if told or not (directory / METADATA).exists():
+    if told or not _lists_files(directory):
         _write_metadata(directory)
     return told, found
+
+
+def _lists_files(directory: Path) -> bool:
+    """Return whether there are metadata that can be read."""
+    try:
+        _listed(directory)
+    except (FileNotFoundError, DamageError):
+        return False
+    return True
+
+
+def _listed(directory: Path) -> dict[str, int]:
+    """Return which files are closed, with how many transitions."""
+    try:
+        about = read_yaml(directory / METADATA)
+        return {one['path']: one['message_count']
+                for one in about['rosbag2_bagfile_information']['files']}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamageError(f'{directory / METADATA} is damaged: {brief(error)}; `av-td3 recover '
+                          f'{directory}` writes it anew') from error
 
 
 def _contents(path: Path) -> Contents:
@@ -320,13 +378,9 @@ def _next_file(directory: Path) -> Path:
 def _check_whole(directory: Path, path: Path) -> None:
     """Raise DamageError for a file that was closed once and is not whole any more."""
     try:
-        about = read_yaml(directory / METADATA)
-        listed = {one['path']: one['message_count']
-                  for one in about['rosbag2_bagfile_information']['files']}
+        listed = _listed(directory)
     except FileNotFoundError:
         return  # nothing was closed so far
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f'{directory / METADATA} is damaged: {brief(error)}') from error
     if path.name in listed and not _contents(path).finished:
         raise DamageError(f'{path.name} was closed with {listed[path.name]} transitions and is '
                           f'cut off: `av-td3 recover {directory}` keeps what is whole')
@@ -358,7 +412,9 @@ def _write_metadata(directory: Path) -> None:
     spans = [one.span for one in closed if one.count]
     begin, end = min((one[0] for one in spans), default=0), max((one[1] for one in spans),
                                                                 default=0)
-    channel = next(channel for one in closed for channel in one.channels.values())
+    channel = next((channel for one in closed for channel in one.channels.values()), None)
+    if channel is None:
+        return  # cut off within their first thousand bytes
     about = {
         'version': 9, 'storage_identifier': 'mcap',
         'duration': {'nanoseconds': end - begin},

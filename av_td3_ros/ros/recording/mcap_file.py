@@ -7,7 +7,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -269,6 +269,8 @@ def _piece(file: BinaryIO, start: int, length: int) -> Piece | None:
 def _torn_piece(file: BinaryIO, start: int, size: int) -> Piece | None:
     """Return the chunk with those of its messages that are whole, None when none is."""
     piece = Piece(start - _RECORD.size)
+    if size <= piece.messages:
+        return None  # not even its head is whole
     data = _pread(file, piece.messages, min(size - piece.messages, LARGEST))
     for position, length in _inner(data):
         piece.grow(data[position - _RECORD.size:position + length])
@@ -313,6 +315,42 @@ def finish(path: Path) -> Contents:
         os.fsync(file.fileno())
         found.finished = True
         return found
+
+
+def damage(found: Contents) -> list[Piece]:
+    """Return the chunks of a file of our own whose messages are not those that were written."""
+    if found.library != LIBRARY:
+        return []
+    with found.path.open('rb') as file:
+        return [piece for piece in found.pieces
+                if zlib.crc32(_pread(file, piece.messages, piece.size)) != piece.crc]
+
+
+def leave_out(found: Contents, damaged: Sequence[Piece]) -> Contents:
+    """
+    Put a file without these chunks in the place of one of our own; return what it holds.
+
+    The damaged one is kept as FILE.damaged. Raises as `finish`, FileExistsError where one is kept
+    there already; then all stays as it was.
+    """
+    path = found.path
+    fresh, kept = (path.with_name(f'{path.name}.{word}') for word in ('part', 'damaged'))
+    if kept.exists():
+        raise FileExistsError(f'{kept} is there already: move it elsewhere first')
+    try:
+        with path.open('rb') as file, fresh.open('wb') as copy:
+            copy.write(_pread(file, 0, found.pieces[0].offset))
+            for piece in found.pieces:
+                if piece not in damaged:
+                    copy.write(piece.header() + _pread(file, piece.messages, piece.size))
+                    copy.write(_index(file, piece))
+        finish(fresh)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    path.rename(kept)
+    fresh.rename(path)
+    return contents(path)
 
 
 def in_use(path: Path) -> bool:
