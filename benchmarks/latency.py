@@ -44,7 +44,7 @@ from av_td3_ros.ros.runtime import keep_memory, ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
-from benchmarks import command_line, conclude, machine, write_results
+from benchmarks import at_least_one, command_line, conclude, machine, write_results
 from benchmarks._busy import Busy
 from benchmarks._image_way import LEVERS as WAYS
 from benchmarks._image_way import way
@@ -320,6 +320,11 @@ def part_row(name: str, take: Callable[[int], np.ndarray], frames: int) -> dict[
             'p99': round(float(np.percentile(took, 99)), 2), 'worst': round(float(took.max()), 2)}
 
 
+def names(cases: Sequence[Case], what: str) -> str:
+    """Return the names that cases have, in words."""
+    return ', '.join(dict.fromkeys(str(getattr(one, what)) for one in cases))
+
+
 def key_of(one: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return what a row is of."""
     return one['camera'], one['learner'], one['driver']
@@ -356,9 +361,9 @@ def save(table: Sequence[dict[str, Any]], commands: Sequence[str], file: Path | 
 def main() -> int:
     """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--frames', type=int, default=5000)
-    parser.add_argument('--peer-frames', type=int, default=1000)
-    parser.add_argument('--lever-frames', type=int, default=250)
+    parser.add_argument('--frames', type=at_least_one, default=5000)
+    parser.add_argument('--peer-frames', type=at_least_one, default=1000)
+    parser.add_argument('--lever-frames', type=at_least_one, default=250)
     parser.add_argument('--only', help='measure the cameras whose name begins so')
     parser.add_argument('--learner', choices=('learns', 'off'), help='measure only so')
     parser.add_argument('--driver', help='measure the drivers and levers whose name begins so')
@@ -386,9 +391,16 @@ def main() -> int:
              if case.camera.startswith(options.only or '')
              and options.learner in (None, 'learns' if case.learning else 'off')
              and case.driver.startswith(options.driver or '')]
-    for name, take in parts().items() if levers else ():
-        if name.startswith(options.driver or ''):
-            add(part_row(name, take, options.lever_frames))
+    alone = {name: take for name, take in parts().items() if levers
+             and levers[0].camera.startswith(options.only or '')
+             and name.startswith(options.driver or '')}
+    if not cases and not alone:
+        parser.error(
+            f'nothing is measured by these options; there are the cameras {names(CASES, "camera")}'
+            f', the drivers {names(CASES, "driver")}, and with --levers on camera '
+            f'{LEVERS[0].camera} {", ".join([*(one.driver for one in LEVERS), *parts()])}')
+    for name, take in alone.items():
+        add(part_row(name, take, options.lever_frames))
     domain, lease = take_domain(simulated=True)
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
