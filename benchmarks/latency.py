@@ -218,10 +218,11 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
                    *(['--compressed'] if case.kind == 'jpeg' else [])]
         environment = {name: value for name, value in os.environ.items()
                        if name != 'FASTRTPS_DEFAULT_PROFILES_FILE'}
-        with (Session(beside, parameters, folder / 'logs'),
+        with (Session(beside, parameters, folder / 'logs') as session,
               subprocess.Popen(command, env=environment) as process):
             try:
                 yield
+                session.check()
             finally:
                 process.kill()
         return
@@ -231,8 +232,10 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
         shutil.rmtree(bag, ignore_errors=True)
     started = session_nodes('carla', VEHICLE, learning=case.learning)
     with Session(composed(started) if case.composed else started, parameters,
-                 folder / 'logs', environment={**os.environ, **dict(case.environment)}):
+                 folder / 'logs',
+                 environment={**os.environ, **dict(case.environment)}) as session:
         yield
+        session.check()
 
 
 def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:
@@ -373,19 +376,6 @@ def main() -> int:
     parser.add_argument('--merge', action='store_true', help='keep the other rows of that file')
     parser.add_argument('--out', type=Path, help='page to write the results to')
     options = parser.parse_args()
-    os.environ.update(ros_environment(os.environ))
-    keep_memory()  # as the bridge does that carla.launch.py starts
-    table: list[dict[str, Any]] = []
-    commands = [command_line('latency')]
-    if options.merge and options.json is not None and options.json.is_file():
-        before = json.loads(options.json.read_text(encoding='utf-8'))
-        table, commands = before['table'], [*before['commands'], *commands]
-
-    def add(one: dict[str, Any]) -> None:
-        table[:] = [*(row for row in table if key_of(row) != key_of(one)), one]
-        print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
-        save(table, commands, options.json, options.out)  # each: the next one may take minutes
-
     levers = [] if options.levers is None else LEVERS
     cases = [case for case in [*(CASES if options.levers != 'only' else []), *levers]
              if case.camera.startswith(options.only or '')
@@ -399,14 +389,30 @@ def main() -> int:
             f'nothing is measured by these options; there are the cameras {names(CASES, "camera")}'
             f', the drivers {names(CASES, "driver")}, and with --levers on camera '
             f'{LEVERS[0].camera} {", ".join([*(one.driver for one in LEVERS), *parts()])}')
+    os.environ.update(ros_environment(os.environ))
+    keep_memory()  # as the bridge does that carla.launch.py starts
+    table: list[dict[str, Any]] = []
+    commands = [command_line('latency')]
+    if options.merge and options.json is not None and options.json.is_file():
+        before = json.loads(options.json.read_text(encoding='utf-8'))
+        table, commands = before['table'], [*before['commands'], *commands]
+
+    def add(one: dict[str, Any]) -> None:
+        table[:] = [*(row for row in table if key_of(row) != key_of(one)), one]
+        print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
+        save(table, commands, options.json, options.out)  # each: the next one may take minutes
+
     for name, take in alone.items():
         add(part_row(name, take, options.lever_frames))
     domain, lease = take_domain(simulated=True)
     with tempfile.TemporaryDirectory() as folder:
+        bag = Path(folder) / 'bag'
         for case in cases:
+            if case.peer and case.learning and not bag.is_dir():  # what the learner learns from
+                measure(dataclasses.replace(case, peer=False), options.lever_frames, domain, bag)
             frames = (options.peer_frames if case.peer else
                       options.lever_frames if case in levers else options.frames)
-            add(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
+            add(row(case, measure(case, frames, domain, bag)))
     if lease is not None:
         lease.release()
     return conclude('latency', claims_of(table), table, None)

@@ -265,3 +265,24 @@ def test_a_benchmark_of_nothing_is_refused(
         command: str, told: str, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:
     assert told in refusal(monkeypatch, capsys, command)
+
+
+def test_the_learner_beside_the_plain_node_has_a_bag_to_learn_from(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def measure(case: latency.Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:
+        measured.append((case.driver, case.learning, frames))
+        assert case.peer == bag.is_dir()
+        bag.mkdir(exist_ok=True)
+        return {'whole': np.ones(3), 'lost': np.zeros(0), 'elsewhere': np.zeros(1)}
+
+    monkeypatch.setattr(latency, 'measure', measure)
+    monkeypatch.setattr(latency, 'ros_environment', lambda _: {})
+    monkeypatch.setattr(latency, 'keep_memory', lambda: None)
+    monkeypatch.setattr(latency, 'take_domain', lambda simulated: (0, None))
+    monkeypatch.setattr(sys, 'argv', [
+        'latency', '--driver', 'plain', '--only', '320', '--learner', 'learns',
+        '--lever-frames', '7', '--peer-frames', '9'])
+    assert latency.main() == 0
+    assert measured == [('ours', True, 7), ('plain node', True, 9)]
