@@ -1,9 +1,12 @@
-"""What every benchmark does at its end."""
+"""What every benchmark does with its options and at its end."""
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,6 +27,24 @@ def machine() -> str:
     if torch.cuda.is_available():
         names.append(torch.cuda.get_device_name())
     return ', '.join(names)
+
+
+def at_least_one(text: str) -> int:
+    """Return an option of the command line that says how many, at least 1."""
+    if not re.fullmatch(r'\s*\d+\s*', text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """Return an option of the command line that says how long, more than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
+    return value
 
 
 def command_line(name: str) -> str:

@@ -14,8 +14,9 @@ from benchmarks import machine
 
 Rows = Sequence[Mapping[str, Any]]
 COLUMNS = {
-    'vehicles': 'Vehicles', 'seconds': 'Seconds', 'offered': 'Offered', 'missing': 'Missing',
-    'twice': 'Twice', 'sent_per_second': 'Transitions/s', 'updates_alone': 'Updates/s alone',
+    'vehicles': 'Vehicles', 'seconds': 'Seconds', 'offered': 'Offered',
+    'skipped_by_vehicles': 'Left out', 'missing': 'Missing', 'twice': 'Twice',
+    'sent_per_second': 'Transitions/s', 'updates_alone': 'Updates/s alone',
     'updates_beside': 'beside', 'rate_percent': '%', 'delay_median_s': 'Weights, median s',
     'delay_to_all_s': 'to all', 'delay_worst_s': 'worst', 'policies': 'Policies'}
 WHERE = {
@@ -54,7 +55,8 @@ def _page(table: Rows) -> str:
         'learns all the time; in a fleet their processors are elsewhere, so here they take what',
         f'the learner leaves (SCHED_IDLE). Weights of {size:.1f} MB go out every 10 s; the delay',
         'runs from the stamp of the message until a vehicle has it. Missing and twice: the replay',
-        'of the last checkpoint against what was sent.', '',
+        'of the last checkpoint against what was sent. Left out: steps that were due while the',
+        "vehicles' processes had no processor, and that they never offered.", '',
         _row(list(COLUMNS.values())), _row(['---'] * len(COLUMNS)),
         *(_row([one[name] for name in COLUMNS]) for one in table), '',
         'Where the time of the thread that learns goes, in % of it. It waits for a core where its',

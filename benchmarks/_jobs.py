@@ -23,7 +23,7 @@ from av_td3_ros.simulator.evaluation import Driver, evaluate
 from av_td3_ros.simulator.traffic import TrafficSettings
 from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.world import WorldSettings
-from benchmarks import conclude
+from benchmarks import above_zero, at_least_one, conclude
 from benchmarks._learning_report import best_of, recipe_rows, table_page
 from benchmarks._training import Algorithm
 
@@ -186,8 +186,8 @@ def argument_parser(about: str, recipes: Mapping[str, Recipe]) -> argparse.Argum
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument('--recipes', nargs='+', choices=list(recipes), default=list(recipes))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
-    parser.add_argument('--minutes', type=float, help='processor minutes of each training')
-    parser.add_argument('--workers', type=int, default=2, help='jobs at a time')
+    parser.add_argument('--minutes', type=above_zero, help='processor minutes of each training')
+    parser.add_argument('--workers', type=at_least_one, default=2, help='jobs at a time')
     parser.add_argument('--runs', type=Path, help='folder of the jobs')
     parser.add_argument('--report-only', action='store_true', help='train nothing')
     parser.add_argument('--out', type=Path, help='folder for page, picture and snapshots')

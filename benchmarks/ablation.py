@@ -18,7 +18,7 @@ from av_td3_ros.ros.recording.bag import read_transitions
 from av_td3_ros.ros.recording.transitions import step_record
 from av_td3_ros.ros.runtime import ros_environment, run_with_allocator_settings
 from av_td3_ros.td3 import PRESETS, Batch, NetworkSettings, ReplayBuffer, StepRecord, TD3Settings
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 from benchmarks._variants import OURS, VARIANTS, EagerTD3, Variant, make_networks
 
 GOAL_EXPLOSION = 10.0  # Q under the policy, in multiples of the data's
@@ -183,14 +183,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--bag', type=Path, nargs='+', metavar='DIR',
                         help='bags of transitions (default: record some)')
-    parser.add_argument('--steps', type=int, default=3000,
+    parser.add_argument('--steps', type=at_least_one, default=3000,
                         help='transitions to record (default %(default)s)')
-    parser.add_argument('--updates', type=int, default=1000,
+    parser.add_argument('--updates', type=at_least_one, default=1000,
                         help='updates of each row (default %(default)s)')
-    parser.add_argument('--protected-updates', type=int, default=2000,
+    parser.add_argument('--protected-updates', type=at_least_one, default=2000,
                         help=f'updates of the row {ALL!r} (default %(default)s)')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--threads', type=at_least_one, default=2)
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()
     if min(options.updates, options.protected_updates) < 2:

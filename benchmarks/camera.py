@@ -15,7 +15,7 @@ from av_td3_ros.simulator.vehicle.dynamics import VehicleCommand
 from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings, Vehicles
 from av_td3_ros.simulator.world import World, WorldSettings
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 
 GOAL_FRAMES_PER_SECOND = 400.0
 GOAL_TICK_MS = 3.5
@@ -96,7 +96,8 @@ def measure(frames: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--frames', type=int, default=300, help='frames in every row and round')
+    parser.add_argument('--frames', type=at_least_one, default=300,
+                        help='frames in every row and round')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()
     claims, table = measure(options.frames)

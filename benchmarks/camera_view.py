@@ -15,7 +15,7 @@ import numpy as np
 from av_td3_ros.driving.camera.calibration import Calibration
 from av_td3_ros.driving.camera.image import to_grey, to_observation_frame
 from av_td3_ros.driving.camera.view import CameraView, CameraViewSettings, MountingSettings
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 
 GOAL_MS = 2.0
 SIZES = ((800, 600), (1280, 720))
@@ -55,7 +55,8 @@ def row(width: int, height: int, images: int) -> dict[str, Any]:
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--images', type=int, default=200, help='images in every row and round')
+    parser.add_argument('--images', type=at_least_one, default=200,
+                        help='images in every row and round')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()
     cv2.setNumThreads(1)

@@ -20,6 +20,7 @@ from benchmarks import (
     _faults_input,
     _faults_recording,
     _faults_weights,
+    at_least_one,
     conclude,
 )
 from benchmarks._faults import Fault
@@ -54,7 +55,8 @@ def main() -> int:
     """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', nargs='+', choices=list(FAULTS), default=list(FAULTS))
-    parser.add_argument('--times', type=int, help='how often to inject each (default its own)')
+    parser.add_argument('--times', type=at_least_one,
+                        help='how often to inject each (default its own)')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     parser.add_argument('--out', type=Path, help='folder of faults.json and faults.md, which keep '
                         'what is not injected now')

@@ -34,7 +34,7 @@ from av_td3_ros.ros.runtime import PARENT, ros_environment
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.td3 import load_checkpoint
 from av_td3_ros.td3.shards import pack_steps
-from benchmarks import conclude
+from benchmarks import above_zero, at_least_one, conclude
 from benchmarks._faults import claim
 from benchmarks._fleet_report import write_report
 from benchmarks._fleet_vehicles import KEPT, MOST, message
@@ -309,10 +309,10 @@ def _full(one: Mapping[str, Any]) -> float:
 def main() -> int:
     """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--vehicles', type=int, nargs='+', default=[1, 4, 16, 64])
-    parser.add_argument('--seconds', type=float, default=300.0,
+    parser.add_argument('--vehicles', type=at_least_one, nargs='+', default=[1, 4, 16, 64])
+    parser.add_argument('--seconds', type=above_zero, default=300.0,
                         help='of driving with each number of vehicles (default %(default)g)')
-    parser.add_argument('--alone', type=float, default=20.0,
+    parser.add_argument('--alone', type=above_zero, default=20.0,
                         help='s that the learner learns alone before and after')
     parser.add_argument('--beside', type=Path, help='results of an earlier run, whose rows of '
                         'other numbers of vehicles are taken in')

@@ -28,7 +28,7 @@ from av_td3_ros.ros.runtime import (
     allocator_environment,
     ros_environment,
 )
-from benchmarks import conclude
+from benchmarks import above_zero, at_least_one, conclude
 from benchmarks._faults import claim
 from benchmarks._places import TwoHosts, across
 from benchmarks._sessions import await_that
@@ -145,8 +145,8 @@ def measure(way: str, vehicles: int, seconds: float, folder: Path, precision: st
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--vehicles', type=int, default=2)
-    parser.add_argument('--seconds', type=float, default=20.0)
+    parser.add_argument('--vehicles', type=at_least_one, default=2)
+    parser.add_argument('--seconds', type=above_zero, default=20.0)
     parser.add_argument('--only', help='measure what is found by this way only',
                         choices=list(WAYS))
     parser.add_argument('--json', type=Path, help='file to write the results to')

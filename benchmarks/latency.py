@@ -44,7 +44,7 @@ from av_td3_ros.ros.runtime import keep_memory, ros_environment
 from av_td3_ros.ros.tracing import read_trace
 from av_td3_ros.simulator.view.camera import Camera, CameraSettings
 from av_td3_ros.simulator.world import World, WorldSettings
-from benchmarks import command_line, conclude, machine, write_results
+from benchmarks import at_least_one, command_line, conclude, machine, write_results
 from benchmarks._busy import Busy
 from benchmarks._image_way import LEVERS as WAYS
 from benchmarks._image_way import way
@@ -218,10 +218,11 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
                    *(['--compressed'] if case.kind == 'jpeg' else [])]
         environment = {name: value for name, value in os.environ.items()
                        if name != 'FASTRTPS_DEFAULT_PROFILES_FILE'}
-        with (Session(beside, parameters, folder / 'logs'),
+        with (Session(beside, parameters, folder / 'logs') as session,
               subprocess.Popen(command, env=environment) as process):
             try:
                 yield
+                session.check()
             finally:
                 process.kill()
         return
@@ -231,8 +232,10 @@ def nodes(case: Case, folder: Path, bag: Path) -> Iterator[None]:
         shutil.rmtree(bag, ignore_errors=True)
     started = session_nodes('carla', VEHICLE, learning=case.learning)
     with Session(composed(started) if case.composed else started, parameters,
-                 folder / 'logs', environment={**os.environ, **dict(case.environment)}):
+                 folder / 'logs',
+                 environment={**os.environ, **dict(case.environment)}) as session:
         yield
+        session.check()
 
 
 def measure(case: Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:
@@ -320,6 +323,11 @@ def part_row(name: str, take: Callable[[int], np.ndarray], frames: int) -> dict[
             'p99': round(float(np.percentile(took, 99)), 2), 'worst': round(float(took.max()), 2)}
 
 
+def names(cases: Sequence[Case], what: str) -> str:
+    """Return the names that cases have, in words."""
+    return ', '.join(dict.fromkeys(str(getattr(one, what)) for one in cases))
+
+
 def key_of(one: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return what a row is of."""
     return one['camera'], one['learner'], one['driver']
@@ -356,9 +364,9 @@ def save(table: Sequence[dict[str, Any]], commands: Sequence[str], file: Path | 
 def main() -> int:
     """Print the table and the claims; write them as JSON and as a page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--frames', type=int, default=5000)
-    parser.add_argument('--peer-frames', type=int, default=1000)
-    parser.add_argument('--lever-frames', type=int, default=250)
+    parser.add_argument('--frames', type=at_least_one, default=5000)
+    parser.add_argument('--peer-frames', type=at_least_one, default=1000)
+    parser.add_argument('--lever-frames', type=at_least_one, default=250)
     parser.add_argument('--only', help='measure the cameras whose name begins so')
     parser.add_argument('--learner', choices=('learns', 'off'), help='measure only so')
     parser.add_argument('--driver', help='measure the drivers and levers whose name begins so')
@@ -368,6 +376,19 @@ def main() -> int:
     parser.add_argument('--merge', action='store_true', help='keep the other rows of that file')
     parser.add_argument('--out', type=Path, help='page to write the results to')
     options = parser.parse_args()
+    levers = [] if options.levers is None else LEVERS
+    cases = [case for case in [*(CASES if options.levers != 'only' else []), *levers]
+             if case.camera.startswith(options.only or '')
+             and options.learner in (None, 'learns' if case.learning else 'off')
+             and case.driver.startswith(options.driver or '')]
+    alone = {name: take for name, take in parts().items() if levers
+             and levers[0].camera.startswith(options.only or '')
+             and name.startswith(options.driver or '')}
+    if not cases and not alone:
+        parser.error(
+            f'nothing is measured by these options; there are the cameras {names(CASES, "camera")}'
+            f', the drivers {names(CASES, "driver")}, and with --levers on camera '
+            f'{LEVERS[0].camera} {", ".join([*(one.driver for one in LEVERS), *parts()])}')
     os.environ.update(ros_environment(os.environ))
     keep_memory()  # as the bridge does that carla.launch.py starts
     table: list[dict[str, Any]] = []
@@ -381,20 +402,17 @@ def main() -> int:
         print(', '.join(f'{key} {value}' for key, value in one.items()), flush=True)
         save(table, commands, options.json, options.out)  # each: the next one may take minutes
 
-    levers = [] if options.levers is None else LEVERS
-    cases = [case for case in [*(CASES if options.levers != 'only' else []), *levers]
-             if case.camera.startswith(options.only or '')
-             and options.learner in (None, 'learns' if case.learning else 'off')
-             and case.driver.startswith(options.driver or '')]
-    for name, take in parts().items() if levers else ():
-        if name.startswith(options.driver or ''):
-            add(part_row(name, take, options.lever_frames))
+    for name, take in alone.items():
+        add(part_row(name, take, options.lever_frames))
     domain, lease = take_domain(simulated=True)
     with tempfile.TemporaryDirectory() as folder:
+        bag = Path(folder) / 'bag'
         for case in cases:
+            if case.peer and case.learning and not bag.is_dir():  # what the learner learns from
+                measure(dataclasses.replace(case, peer=False), options.lever_frames, domain, bag)
             frames = (options.peer_frames if case.peer else
                       options.lever_frames if case in levers else options.frames)
-            add(row(case, measure(case, frames, domain, Path(folder) / 'bag')))
+            add(row(case, measure(case, frames, domain, bag)))
     if lease is not None:
         lease.release()
     return conclude('latency', claims_of(table), table, None)

@@ -31,7 +31,7 @@ from av_td3_ros.td3.agent import TD3Settings, compute_type
 from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.learner import LearnerSettings
 from av_td3_ros.td3.networks import ACTION_SIZE, KERNELS, STRIDES
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 from benchmarks._variants import ORIGINAL, EagerTD3, make_networks
 
 GOAL_FLOAT32, GOAL_BFLOAT16, GOAL_CUDA = 2.1, 3.5, 8.0  # times as fast as Stable-Baselines3
@@ -443,11 +443,11 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=8,
+    parser.add_argument('--rounds', type=at_least_one, default=8,
                         help='fresh processes of each row (default %(default)s)')
-    parser.add_argument('--updates', type=int, default=20,
+    parser.add_argument('--updates', type=at_least_one, default=20,
                         help='updates in each process, an even number (default %(default)s)')
-    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--threads', type=at_least_one, default=2)
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--worker', help=argparse.SUPPRESS)
     parser.add_argument('--json', type=Path, help='file to write the results to')
@@ -455,8 +455,6 @@ def parse() -> argparse.Namespace:
     if options.updates < 2 or options.updates % 2:
         parser.error(f'--updates {options.updates}: every second update is longer, give an even '
                      'number')
-    if options.rounds < 1:
-        parser.error(f'--rounds {options.rounds}: give 1 or more')
     return options
 
 

@@ -36,7 +36,7 @@ from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.gymnasium_env import NAME
 from av_td3_ros.simulator.view.appearance import AppearanceSettings
 from av_td3_ros.simulator.world import WorldSettings
-from benchmarks import conclude
+from benchmarks import above_zero, at_least_one, conclude
 from benchmarks._busy import Busy
 from benchmarks.latency import NODES, STARTING, VEHICLE
 
@@ -172,8 +172,9 @@ def claims_of(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=30.0, help='of each session')
-    parser.add_argument('--steps', type=int, default=3000, help='of each environment in process')
+    parser.add_argument('--seconds', type=above_zero, default=30.0, help='of each session')
+    parser.add_argument('--steps', type=at_least_one, default=3000,
+                        help='of each environment in process')
     parser.add_argument('--only', choices=tuple(GOALS), help='measure only these')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()

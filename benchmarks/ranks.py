@@ -21,7 +21,7 @@ from av_td3_ros.td3.learner import LearnerSettings, lead
 from av_td3_ros.td3.limiter import LimiterSettings
 from av_td3_ros.td3.ranks import ALONE, Ranks, join
 from av_td3_ros.td3.shards import check_alike, pack_steps, unpack_steps
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 from benchmarks._training import demonstration
 
 RANKS = 2
@@ -167,9 +167,10 @@ def claims_from(same: list[dict[str, Any]], table: list[dict[str, Any]]) -> list
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--steps', type=int, default=4000, help='steps of driving to learn from '
+    parser.add_argument('--steps', type=at_least_one, default=4000,
+                        help='steps of driving to learn from '
                         '(default %(default)s)')
-    parser.add_argument('--updates', type=int, default=300, help='updates of each row '
+    parser.add_argument('--updates', type=at_least_one, default=300, help='updates of each row '
                         '(default %(default)s)')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     parser.add_argument('--worker', type=Path, help=argparse.SUPPRESS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from av_td3_ros.td3 import ReplayBuffer, StepRecord
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 
 EPISODE = 500
 BATCH = 256
@@ -53,7 +53,7 @@ def sampling_ms(replay: ReplayBuffer, batches: int = 30) -> float:
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--steps', type=int, default=1_000_000)
+    parser.add_argument('--steps', type=at_least_one, default=1_000_000)
     parser.add_argument('--folder', type=Path, help='folder of the file (default temporary)')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks import conclude
+from benchmarks import above_zero, conclude
 from benchmarks._faults import claim
 from benchmarks._sessions import SMALL, Processes
 
@@ -98,7 +98,7 @@ def run(folder: Path, minutes: float, mode: str) -> tuple[Samples, list[dict[str
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, default=120.0)
+    parser.add_argument('--minutes', type=above_zero, default=120.0)
     parser.add_argument('--warm-up', type=float, help='minutes left out (default a quarter, '
                         'at most 20)')
     parser.add_argument('--mode', choices=MODES, default=MODES[0],

@@ -28,7 +28,7 @@ from av_td3_ros.ros import qos
 from av_td3_ros.ros.conversions import to_nanoseconds
 from av_td3_ros.ros.graph import session_nodes
 from av_td3_ros.ros.runtime import ros_environment
-from benchmarks import conclude
+from benchmarks import above_zero, conclude
 
 PROFILE, VEHICLE, MAP = 'vehicle_in_the_loop_bench', 'ego_vehicle', 'test/roads_a'
 SIZES = ((320, 240), (800, 600))
@@ -102,7 +102,7 @@ def row(kind: str, size: tuple[int, int], ages: list[float], seconds: float) -> 
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=20.0,
+    parser.add_argument('--seconds', type=above_zero, default=20.0,
                         help='time driven for each camera size (default %(default)s)')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from av_td3_ros.paths import pretrained_policy
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.td3 import PRESETS, Actor, NetworkSettings, load_policy
 from av_td3_ros.td3.weights import PRECISIONS, pack, unpack
-from benchmarks import conclude
+from benchmarks import at_least_one, conclude
 from benchmarks._training import demonstration
 
 REPEATS = 30
@@ -62,7 +62,8 @@ def action_difference(steps: int) -> float:
 def main() -> int:
     """Print the table and the claims; write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--steps', type=int, default=3000, help='observations of driving on which '
+    parser.add_argument('--steps', type=at_least_one, default=3000,
+                        help='observations of driving on which '
                         'actions are compared (default %(default)s)')
     parser.add_argument('--json', type=Path, help='file to write the results to')
     options = parser.parse_args()

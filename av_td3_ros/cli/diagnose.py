@@ -137,16 +137,18 @@ def _subject(path: Path, out: Path | None) -> Subject:
         raise ValueError(f'{path} is neither a run nor a checkpoint: {expected}')
     checkpoint = load_checkpoint(path)
     folder, home = checkpoint.path.parent, checkpoint.path.parent.parent
+    notes = [] if is_checkpoint else _newer_is_broken(path, checkpoint)
     if folder.name == 'checkpoints' and (home / 'metrics.jsonl').is_file():
-        return Subject(None, checkpoint, out or home / f'diagnosis-{checkpoint.path.name}', [])
+        return Subject(None, checkpoint, out or home / f'diagnosis-{checkpoint.path.name}', notes)
     beside = folder / f'{checkpoint.path.name}-diagnosis'
-    return Subject(None, checkpoint, out or beside, [])
+    return Subject(None, checkpoint, out or beside, notes)
 
 
 def _run_subject(path: Path, out: Path) -> Subject:
     checkpoint, notes = None, []
     try:
         checkpoint = load_checkpoint(path / 'checkpoints')
+        notes += _newer_is_broken(path / 'checkpoints', checkpoint)
     except CheckpointError as error:
         notes.append(f'no checkpoint was looked at: {error}')
     if not read_metrics(path)[0]:
@@ -155,6 +157,14 @@ def _run_subject(path: Path, out: Path) -> Subject:
                              f'{notes[0]}')
         notes.append('metrics.jsonl is missing or holds no records of a learner')
     return Subject(path, checkpoint, out, notes)
+
+
+def _newer_is_broken(folder: Path, checkpoint: Checkpoint) -> list[str]:
+    """Return a note where the newest checkpoint of a folder is not whole, so not looked at."""
+    newer = Checkpoints(folder).broken_latest()
+    return [] if newer is None else [
+        f'checkpoint {checkpoint.path.name} was looked at: the newest one, {folder / newer}, is '
+        'not whole (its manifest.json is missing)']
 
 
 def _run_config(folder: Path | None) -> dict[str, Any]:

@@ -158,6 +158,13 @@ class Checkpoints:
         found = self.folders()
         return found[-1] if found else None
 
+    def broken_latest(self) -> str | None:
+        """Return the name of the newest checkpoint where it is not whole, so is not `latest()`."""
+        linked = self.directory / LATEST
+        if not linked.is_symlink() or (linked / _MANIFEST).exists():
+            return None
+        return Path(os.readlink(linked)).name
+
     def _free_name(self, updates: int) -> Path:
         """Return a folder to be: named by its updates, and a number where that is taken."""
         path, again = self.directory / f'{updates:08d}', 0

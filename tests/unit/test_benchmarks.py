@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +224,65 @@ def test_a_row_of_latency_is_judged_and_shown() -> None:
     page = latency.page(rows, claims, ['python -m benchmarks.latency --json x'])
     assert '| 800x600 bgra8 | learns | plain node | 3 | 0 | 0.10 | 5.00 | 29.50 | 30.00 |' in page
     assert page.count(' | no |') == 1 and '    python -m benchmarks.latency --json x' in page
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+            ) -> str:
+    """Return what a benchmark says of options with which there is nothing to measure."""
+    name, *words = command.split()
+    benchmark = importlib.import_module(f'benchmarks.{name}')
+    monkeypatch.setattr(sys, 'argv', [name, *words])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', [
+    'latency --only nosuch', 'latency --driver nosuch', 'latency --levers --only nosuch',
+    'latency --only 320x240 --levers'])
+def test_latency_of_nothing_names_what_there_is(
+        command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(monkeypatch, capsys, command)
+    assert '320x240 bgra8, 800x600 bgra8, 800x600 jpeg' in said
+    assert 'ours, plain node' in said and 'learner not nice' in said
+
+
+@pytest.mark.parametrize(('command', 'told'), [
+    ('latency --frames 0', "--frames: '0' is no whole number of at least 1"),
+    ('latency --lever-frames x', "'x' is no whole number"),
+    ('fleet --vehicles 4 0', "--vehicles: '0' is no whole number of at least 1"),
+    ('fleet --seconds 0', "--seconds: '0' is no number above 0"),
+    ('fleet --alone nan', "--alone: 'nan' is no number above 0"),
+    ('hosts --vehicles -1', "'-1' is no whole number"), ('soak --minutes x', "'x' is no number"),
+    ('replay --steps 1.5', "'1.5' is no whole number"), ('learner --rounds 0', '--rounds'),
+    ('camera --frames 0', '--frames'), ('camera_view --images 0', '--images'),
+    ('faults --times 0', '--times'), ('lockstep --steps 0', '--steps'),
+    ('ablation --updates 0', '--updates'), ('weights --steps 0', '--steps'),
+    ('ranks --updates 0', '--updates'), ('learning --workers 0', '--workers'),
+    ('vehicle_in_the_loop --seconds 0', '--seconds')])
+def test_a_benchmark_of_nothing_is_refused(
+        command: str, told: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refusal(monkeypatch, capsys, command)
+
+
+def test_the_learner_beside_the_plain_node_has_a_bag_to_learn_from(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def measure(case: latency.Case, frames: int, domain: int, bag: Path) -> dict[str, np.ndarray]:
+        measured.append((case.driver, case.learning, frames))
+        assert case.peer == bag.is_dir()
+        bag.mkdir(exist_ok=True)
+        return {'whole': np.ones(3), 'lost': np.zeros(0), 'elsewhere': np.zeros(1)}
+
+    monkeypatch.setattr(latency, 'measure', measure)
+    monkeypatch.setattr(latency, 'ros_environment', lambda _: {})
+    monkeypatch.setattr(latency, 'keep_memory', lambda: None)
+    monkeypatch.setattr(latency, 'take_domain', lambda simulated: (0, None))
+    monkeypatch.setattr(sys, 'argv', [
+        'latency', '--driver', 'plain', '--only', '320', '--learner', 'learns',
+        '--lever-frames', '7', '--peer-frames', '9'])
+    assert latency.main() == 0
+    assert measured == [('ours', True, 7), ('plain node', True, 9)]

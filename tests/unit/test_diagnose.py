@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -342,6 +343,27 @@ def test_a_checkpoint_that_cannot_be_read_is_told_beside_the_run(tmp_path, capsy
     assert 'truncated or altered' in capsys.readouterr().out
     with pytest.raises(ValueError, match='truncated or altered'):
         command(path)
+
+
+@pytest.mark.parametrize('lost', ['its JSON files', 'all'])
+def test_an_older_checkpoint_is_not_taken_for_the_newest(tmp_path, undrawn, capsys, lost):
+    run = write_run(tmp_path / 'run')
+    checkpoints = Checkpoints(run / 'checkpoints')
+    older = checkpoints.save(TD3(SETTINGS, NETWORK))
+    assert command(older.parent) == 0 and 'not whole' not in capsys.readouterr().out
+    newest = checkpoints.save(learn(updates=4)[0])
+    if lost == 'all':
+        shutil.rmtree(newest)
+    else:
+        for file in newest.glob('*.json'):
+            file.unlink()
+    for path, place in ((run, 'diagnosis'), (older.parent, f'diagnosis-{older.name}')):
+        command(path)
+        note = (f'checkpoint {older.name} was looked at: the newest one, {newest}, is not whole '
+                '(its manifest.json is missing)')
+        assert result(run / place)['notes'] == [note] and note in capsys.readouterr().out
+    command(older)  # which was asked for by name
+    assert 'not whole' not in capsys.readouterr().out
 
 
 def test_a_run_without_metrics_shows_its_checkpoint(learned, undrawn, tmp_path):

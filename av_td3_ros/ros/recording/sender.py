@@ -16,7 +16,7 @@ from av_td3_ros.ros.recording.history import History
 
 
 def session_name() -> str:
-    """Return a name for a recorder's session that no other has: <hex>.<process>.<host>."""
+    """Return a name for a recorder's session that no other has: HEX.PROCESS.HOST."""
     # Two recorders that take themselves for the same vehicle are to be told apart by who reads.
     host = re.sub('[^A-Za-z0-9_-]', '-', socket.gethostname())
     return f'{uuid.uuid4().hex}.{os.getpid()}.{host}'
