@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from av_td3_ros.cli import going_on
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, result, write_evaluation
 from av_td3_ros.cli.monitor import Monitor
@@ -18,7 +19,7 @@ from av_td3_ros.cli.pictures.film import Film
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.report import draw_all, session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
-from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, take_domain
+from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, SessionError, take_domain
 from av_td3_ros.cli.validation import Validation, choose
 from av_td3_ros.driving.episode.planner import EpisodePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
         nodes = [spec for spec in nodes if spec.name == 'learner_node']
     config = configured(options, simulated)
     domain, lease = take_domain(simulated)
-    folder = new_run_folder(options.run)
+    folder = new_run_folder(options.run, otherwise=lambda used: going_on.command(
+        used.resolve(), sys.argv[2:], options.steps, options.from_bags))
     config = config.writing_to(folder)
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
     (folder / 'session.json').write_text(json.dumps(session_facts(sys.argv)), encoding='utf-8')
@@ -191,21 +193,28 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     monitor.on_status(learner.topic('~/output/status'), hear)
     monitor.on_episode(learner.topic('~/input/episode_summary'), view.episode)
     key = session_key((one.name for one in nodes), config.settings['learner_node'].signing.key)
-    with (key or contextlib.nullcontext(), monitor,
-          Session(nodes, folder / 'config.yaml', folder / 'logs', _log_level(options), key=key)
-          as session):
-        while not newest.get('finished'):
-            interrupt.check()
-            session.check()
-            view.nodes(session.states())
-            _tell(validation, view)
-            is_loading = loads and not newest
-            if waited.look(time.monotonic()) and not is_loading:
-                view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
-            if waited.seconds > (LOADING if is_loading else PATIENCE):
-                raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
-                                   f'{folder / "logs"}')
-            time.sleep(0.1)
+    try:
+        with (key or contextlib.nullcontext(), monitor,
+              Session(nodes, folder / 'config.yaml', folder / 'logs', _log_level(options), key=key)
+              as session):
+            while not newest.get('finished'):
+                interrupt.check()
+                session.check()
+                view.nodes(session.states())
+                _tell(validation, view)
+                is_loading = loads and not newest
+                if waited.look(time.monotonic()) and not is_loading:
+                    view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
+                if waited.seconds > (LOADING if is_loading else PATIENCE):
+                    raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
+                                       f'{folder / "logs"}')
+                time.sleep(0.1)
+    except (SessionError, TimeoutError) as error:  # by now the others have closed what they write
+        to_drive = (newest.get('transitions_wanted', options.steps)
+                    - newest.get('transitions', 0)) if options.steps else 0
+        left = going_on.survivors(folder, sys.argv[2:], max(to_drive, min(options.steps, 1)),
+                                  options.from_bags)
+        raise type(error)('\n'.join(filter(None, (str(error), left)))) from error
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '
                f'{newest["policy_version"]}')
     return Path(newest['checkpoint'])
