@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from av_td3_ros.cli.validation import Validation, choose
 from av_td3_ros.driving.episode.planner import EpisodePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
+from av_td3_ros.ros.diagnostics import OK
 from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.ros.recording.bag import is_bag
 from av_td3_ros.td3 import PRESETS, load_checkpoint
@@ -34,6 +36,7 @@ from av_td3_ros.trust.session_key import session_key
 WORRY = 60.0  # s of wall time without a transition or an update before that is told
 PATIENCE = 600.0  # s of it before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
+STANDSTILL = 15  # times that the environment says it waits before that is told
 TURN = 1.0  # s that count at most between two looks: a session that was stopped did not wait
 TRAINING_MAP, EVALUATION_MAP = 'train/roads', 'test/roads_a'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
@@ -177,6 +180,7 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     loads = bool(options.from_bags or options.demonstrations)
     newest: dict[str, Any] = {}
     waited, symptoms = Waiting(), Symptoms()
+    standstill = Standstill(options.profile, domain)
 
     def hear(record: dict[str, Any]) -> None:
         if (record['transitions'], record['updates']) != (newest.get('transitions'),
@@ -188,8 +192,18 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
         for words in symptoms.news(record):
             view.event(words)
 
+    def tell_standstill(level: int, reason: str) -> None:
+        if newest or not loads:  # nobody drives while bags are read
+            for words in standstill.news(level, reason):
+                view.event(words)
+
     monitor = Monitor('session', domain)
     learner = next(one for one in nodes if one.name == 'learner_node')
+    for one in nodes:
+        if one.name == 'environment_node':
+            monitor.on_diagnostics(
+                one.topic('~/output/diagnostics'),
+                f'{one.namespace.strip("/")}/{one.name}: episode', tell_standstill)
     monitor.on_status(learner.topic('~/output/status'), hear)
     monitor.on_episode(learner.topic('~/input/episode_summary'), view.episode)
     key = session_key((one.name for one in nodes), config.settings['learner_node'].signing.key)
@@ -233,6 +247,27 @@ class Symptoms:
             if one.severity == 'sick' and one.name not in self._told]
         self._told |= {one.name for one in found}
         return [f'{one.text}: {one.remedy}' for one in found]
+
+
+class Standstill:
+    """Tell why no episode begins, from what the environment says of that once a second."""
+
+    def __init__(self, profile: str, domain: int) -> None:
+        self._remedy = (f'`av-td3 doctor --profile {profile}` with ROS_DOMAIN_ID={domain} tells '
+                        'what is missing')
+        self._heard, self._told = 0, ''
+
+    def news(self, level: int, reason: str) -> list[str]:
+        """Take a level and words of the environment; return what is to be told now."""
+        if level == OK:
+            self._heard, self._told = 0, ''
+            return []
+        self._heard += 1
+        kind = re.sub(r'\d+', '#', reason)  # where only figures change it is the same reason
+        if self._heard < STANDSTILL or kind == self._told:
+            return []
+        self._told = kind
+        return [f'nothing is driven: {reason}; {self._remedy}']
 
 
 class Waiting:

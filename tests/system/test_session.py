@@ -49,9 +49,10 @@ class Training:
         self.said, self.runtime = folder / 'said.txt', folder / 'runtime'
         self.runtime.mkdir(mode=0o700, exist_ok=True)
         settings = [word for one in SMALL for word in ('--config', one)]
+        settings += () if '--profile' in options else ('--map', 'loop')  # the world has its own
         with self.said.open('wb') as output:
             self.process = psutil.Popen(
-                [AV_TD3, 'train', '--run', str(self.run), '--map', 'loop', *settings, *options],
+                [AV_TD3, 'train', '--run', str(self.run), *settings, *options],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env={**(environment or os.environ), 'XDG_RUNTIME_DIR': str(self.runtime)})
 
@@ -348,6 +349,16 @@ def test_a_node_that_cannot_start_ends_the_session_with_its_reason(
     assert 'simulator_node ended with status 1' in said
     assert 'spawn_point = 9999 must be below that' in said
     assert not training.nodes()
+
+
+def test_a_session_without_its_world_says_what_it_waits_for(
+        train: Callable[..., Training]) -> None:
+    training = train('--profile', 'carla')
+    await_that(lambda: 'nothing is driven: ' in training.said.read_text(), 'the reason', STARTING)
+    training.process.send_signal(signal.SIGINT)
+    said = training.ended(TIMEOUT)
+    (line,) = [line for line in said.splitlines() if 'nothing is driven: ' in line]
+    assert 'waiting for the start: ' in line and 'av-td3 doctor --profile carla' in line
 
 
 def test_nodes_do_not_outlive_a_killed_session(peer: Peer, train: Callable[..., Training]) -> None:
