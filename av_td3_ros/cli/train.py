@@ -38,6 +38,8 @@ PATIENCE = 600.0  # s of it before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
 STANDSTILL = 15  # times that the environment says it waits before that is told
 TURN = 1.0  # s that count at most between two looks: a session that was stopped did not wait
+NOTHING = ('nothing was learned: the learner made 0 updates; give more --steps, or a smaller '
+           '--config learner_node.limiter.start_after=N')
 TRAINING_MAP, EVALUATION_MAP = 'train/roads', 'test/roads_a'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
 
@@ -100,21 +102,26 @@ def run(options: argparse.Namespace) -> int:
     try:
         with ProgressView(options.steps, title=f'av-td3 train  {folder}') as view:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
+            if words := too_short(options, config):
+                view.event(words)
             with Interrupt() as interrupt:
                 with Validation(folder, options.validation_episodes * simulated) as validation:
                     last = _learn(folder, nodes, config, options, view, domain, interrupt,
                                   validation)
                     view.phase('choosing the best policy')
                     validation.finish(interrupt.check)
-                checkpoint = _best(folder, last, validation, view)
+                learned = (_best(folder, last, validation, view)
+                           if load_checkpoint(last).updates else None)
                 evaluation = (_evaluate(folder, config, options, simulated, view, domain,
-                                        interrupt, checkpoint)
+                                        interrupt, learned)
                               if options.eval_episodes else None)
             view.phase('drawing the report')
             draw_all(folder)
             report = write_report(folder)
         if evaluation is not None:
             view.console.print(evaluation_table(evaluation))
+        if learned is None:
+            print(NOTHING)
         print(f'report: {report}')
     except KeyboardInterrupt:
         print(f'stopped; what there is lies in {folder}', file=sys.stderr)
@@ -162,6 +169,19 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
             config = config.with_simulated_camera()
         _check_maps(config, options.eval_map or EVALUATION_MAP if options.eval_episodes else None)
     return config
+
+
+def too_short(options: argparse.Namespace, config: Config) -> str:
+    """Return a warning when all transitions that come allow no update, or else ''."""
+    learner = config.settings['learner_node']
+    if learner.offline or learner.resume or learner.bags or learner.demonstration_bags:
+        return ''  # what is there already counts
+    start, rate = learner.limiter.start_after, learner.limiter.updates_per_transition
+    if not rate or (learner.total_transitions - start) * rate >= 1.0:
+        return ''
+    return (f'nothing will be learned: --steps {options.steps} allows no update, for learning '
+            f'begins after limiter.start_after = {start} transitions; give more steps, or '
+            f'--config learner_node.limiter.start_after={max(1, options.steps // 2)}')
 
 
 def _check_maps(config: Config, evaluation_map: str | None) -> None:
@@ -310,9 +330,9 @@ def _best(folder: Path, last: Path, validation: Validation, view: ProgressView) 
 
 
 def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulated: bool,
-              view: ProgressView, domain: int, interrupt: Interrupt, checkpoint: Path
+              view: ProgressView, domain: int, interrupt: Interrupt, learned: Path | None
               ) -> dict[str, Any]:
-    """Let the untrained policy, the learned one and pure pursuit drive; write evaluation.json."""
+    """Let the untrained policy, what was learned and pure pursuit drive; write evaluation.json."""
     seed = options.seed + EVALUATION_SEEDS
     map_name = (options.eval_map or EVALUATION_MAP) if simulated else ''
     evaluation = Evaluation(
@@ -321,7 +341,8 @@ def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulat
         check_interrupt=interrupt.check)
     found: dict[str, Any] = {'map': map_name, 'seed': seed}
     candidates = (Candidate('untrained', weights=folder / 'checkpoints' / 'untrained'),
-                  Candidate('learned', weights=checkpoint), Candidate('pursuit', 'pursuit'))
+                  *([Candidate('learned', weights=learned)] if learned else ()),
+                  Candidate('pursuit', 'pursuit'))
     for one in candidates:
         view.phase(f'evaluating: {one.name}')
         with (Film(folder / 'drive.mp4') if one.name == 'learned'

@@ -358,7 +358,19 @@ def test_a_session_without_its_world_says_what_it_waits_for(
     training.process.send_signal(signal.SIGINT)
     said = training.ended(TIMEOUT)
     (line,) = [line for line in said.splitlines() if 'nothing is driven: ' in line]
-    assert 'waiting for the start: ' in line and 'av-td3 doctor --profile carla' in line
+    assert 'waiting for the start: no map to drive on has come' in line
+    assert 'av-td3 doctor --profile carla' in line
+
+
+def test_a_session_without_an_update_says_that_nothing_was_learned(
+        train: Callable[..., Training]) -> None:
+    training = train('--steps', '20', '--eval-map', 'loop', '--eval-episodes', '1')
+    said = training.ended(2 * STARTING)
+    assert training.process.wait() == 0, said
+    assert '--steps 20 allows no update' in said and 'limiter.start_after = 100 ' in said
+    assert 'nothing was learned: the learner made 0 updates' in said
+    evaluation = json.loads((training.run / 'evaluation.json').read_text())
+    assert 'untrained' in evaluation and 'learned' not in evaluation
 
 
 def test_nodes_do_not_outlive_a_killed_session(peer: Peer, train: Callable[..., Training]) -> None:

@@ -115,3 +115,19 @@ def test_why_nothing_is_driven_is_told_after_a_while_and_once_for_each_reason() 
     assert told(OK, 'driving episode 0, step 1', 1) == []
     assert told(WARN, no_frame, train.STANDSTILL - 1) == []  # between two episodes
     assert len(told(WARN, no_frame, 1)) == 1
+
+
+def test_too_few_steps_for_an_update_are_told_with_the_remedy(bag: str) -> None:
+    def told(*words: str) -> str:
+        parser = argparse.ArgumentParser()
+        train.add_arguments(parser)
+        options = parser.parse_args(words)
+        return train.too_short(options, train.configured(options, simulated=True))
+
+    words = told('--steps', '100')
+    assert '--steps 100 ' in words and 'limiter.start_after = 1000' in words
+    assert 'give more steps, or --config learner_node.limiter.start_after=50' in words
+    assert told('--steps', '1001')  # half an update
+    assert not told('--steps', '1002')
+    assert not told('--steps', '100', '--config', 'learner_node.limiter.start_after=50')
+    assert not told('--steps', '100', '--from-bags', bag)
