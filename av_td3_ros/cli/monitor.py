@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 from av_td3_msgs.msg import AppliedAction, EpisodeSummary, LearnerStatus, Observation
 from carla_msgs.msg import CarlaCollisionEvent, CarlaLaneInvasionEvent
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Image
 
@@ -47,6 +48,15 @@ class Monitor:
         """Hear of each episode's end, as the record that metrics.jsonl holds."""
         self.node.create_subscription(
             EpisodeSummary, topic, lambda message: callback(episode_record(message)), qos.EVENT)
+
+    def on_diagnostics(self, topic: str, name: str, callback: Callable[[int, str], None]) -> None:
+        """Hear level and words of one check, by its full name, whenever its node tells it."""
+        def hear(message: DiagnosticArray) -> None:
+            for status in message.status:
+                if status.name == name:
+                    callback(status.level[0], status.message)
+
+        self.node.create_subscription(DiagnosticArray, topic, hear, qos.EVENT)
 
     def on_odometry(self, topic: str,
                     callback: Callable[[int, float, float, float], None]) -> None:

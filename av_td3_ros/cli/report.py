@@ -184,6 +184,8 @@ def _headline(title: str, evaluation: Mapping[str, Any], learner: Sequence[Mappi
 
 def _sentence(evaluation: Mapping[str, Any]) -> str:
     found = drivers(evaluation)
+    if 'learned' not in found and 'untrained' in found:
+        return '<p>Nothing was learned: the learner made no update.</p>'
     if 'learned' not in found:
         return '<p>This run has not been evaluated yet.</p>'
     success = {name: interval(driver, 'success')[0] for name, driver in found.items()}

@@ -3,21 +3,26 @@ from __future__ import annotations
 
 import datetime
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
-def new_run_folder(wanted: Path | None, kind: str = '') -> Path:
+def new_run_folder(wanted: Path | None, kind: str = '',
+                   otherwise: Callable[[Path], str] = lambda _: '') -> Path:
     """
     Create a run folder and return its full path; without one wanted, runs/<date>-<time>-<kind>.
 
     `runs/latest` leads to the newest of no kind: a training. Raises FileExistsError when the
-    folder is in use, OSError when it cannot be made.
+    folder is in use, with the command, if any, that `otherwise` says goes on from it, OSError when
+    it cannot be made.
     """
     when = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
     folder = wanted or Path('runs') / '-'.join(filter(None, (when, kind)))
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f'run folder {folder} is not empty: choose another one')
+            command = otherwise(folder)
+            raise FileExistsError(f'run folder {folder} is not empty: choose another one' + (
+                f', or go on from it: {command}' if command else ''))
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise

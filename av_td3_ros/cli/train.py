@@ -4,12 +4,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from av_td3_ros.cli import going_on
 from av_td3_ros.cli.config import Config
 from av_td3_ros.cli.evaluation import Candidate, result, write_evaluation
 from av_td3_ros.cli.monitor import Monitor
@@ -18,11 +20,12 @@ from av_td3_ros.cli.pictures.film import Film
 from av_td3_ros.cli.progress import ProgressView, evaluation_table
 from av_td3_ros.cli.report import draw_all, session_facts, write_report
 from av_td3_ros.cli.run_folder import new_run_folder
-from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, take_domain
+from av_td3_ros.cli.session import VEHICLE, Interrupt, Session, SessionError, take_domain
 from av_td3_ros.cli.validation import Validation, choose
 from av_td3_ros.driving.episode.planner import EpisodePlanner
 from av_td3_ros.driving.route.road_map import RoadMap
 from av_td3_ros.paths import map_file
+from av_td3_ros.ros.diagnostics import OK
 from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.ros.recording.bag import is_bag
 from av_td3_ros.td3 import PRESETS, load_checkpoint
@@ -33,7 +36,10 @@ from av_td3_ros.trust.session_key import session_key
 WORRY = 60.0  # s of wall time without a transition or an update before that is told
 PATIENCE = 600.0  # s of it before training gives up
 LOADING = 3600.0  # s of wall time that reading bags or a checkpoint may take
+STANDSTILL = 15  # times that the environment says it waits before that is told
 TURN = 1.0  # s that count at most between two looks: a session that was stopped did not wait
+NOTHING = ('nothing was learned: the learner made 0 updates; give more --steps, or a smaller '
+           '--config learner_node.limiter.start_after=N')
 TRAINING_MAP, EVALUATION_MAP = 'train/roads', 'test/roads_a'
 EVALUATION_SEEDS = 10_000  # evaluation episodes are none of the training
 
@@ -88,28 +94,34 @@ def run(options: argparse.Namespace) -> int:
         nodes = [spec for spec in nodes if spec.name == 'learner_node']
     config = configured(options, simulated)
     domain, lease = take_domain(simulated)
-    folder = new_run_folder(options.run)
+    folder = new_run_folder(options.run, otherwise=lambda used: going_on.command(
+        used.resolve(), sys.argv[2:], options.steps, options.from_bags))
     config = config.writing_to(folder)
     config.write(folder / 'config.yaml', f'av-td3 {" ".join(sys.argv[1:])}')
     (folder / 'session.json').write_text(json.dumps(session_facts(sys.argv)), encoding='utf-8')
     try:
         with ProgressView(options.steps, title=f'av-td3 train  {folder}') as view:
             view.event(f'run folder {folder}, ROS_DOMAIN_ID {domain}')
+            if words := too_short(options, config):
+                view.event(words)
             with Interrupt() as interrupt:
                 with Validation(folder, options.validation_episodes * simulated) as validation:
                     last = _learn(folder, nodes, config, options, view, domain, interrupt,
                                   validation)
                     view.phase('choosing the best policy')
                     validation.finish(interrupt.check)
-                checkpoint = _best(folder, last, validation, view)
+                learned = (_best(folder, last, validation, view)
+                           if load_checkpoint(last).updates else None)
                 evaluation = (_evaluate(folder, config, options, simulated, view, domain,
-                                        interrupt, checkpoint)
+                                        interrupt, learned)
                               if options.eval_episodes else None)
             view.phase('drawing the report')
             draw_all(folder)
             report = write_report(folder)
         if evaluation is not None:
             view.console.print(evaluation_table(evaluation))
+        if learned is None:
+            print(NOTHING)
         print(f'report: {report}')
     except KeyboardInterrupt:
         print(f'stopped; what there is lies in {folder}', file=sys.stderr)
@@ -159,6 +171,19 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
     return config
 
 
+def too_short(options: argparse.Namespace, config: Config) -> str:
+    """Return a warning when all transitions that come allow no update, or else ''."""
+    learner = config.settings['learner_node']
+    if learner.offline or learner.resume or learner.bags or learner.demonstration_bags:
+        return ''  # what is there already counts
+    start, rate = learner.limiter.start_after, learner.limiter.updates_per_transition
+    if not rate or (learner.total_transitions - start) * rate >= 1.0:
+        return ''
+    return (f'nothing will be learned: --steps {options.steps} allows no update, for learning '
+            f'begins after limiter.start_after = {start} transitions; give more steps, or '
+            f'--config learner_node.limiter.start_after={max(1, options.steps // 2)}')
+
+
 def _check_maps(config: Config, evaluation_map: str | None) -> None:
     """Raise ValueError or OSError for a map on which the wanted episodes cannot be driven."""
     environment = config.settings['environment_node']
@@ -175,6 +200,7 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
     loads = bool(options.from_bags or options.demonstrations)
     newest: dict[str, Any] = {}
     waited, symptoms = Waiting(), Symptoms()
+    standstill = Standstill(options.profile, domain)
 
     def hear(record: dict[str, Any]) -> None:
         if (record['transitions'], record['updates']) != (newest.get('transitions'),
@@ -186,26 +212,43 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
         for words in symptoms.news(record):
             view.event(words)
 
+    def tell_standstill(level: int, reason: str) -> None:
+        if newest or not loads:  # nobody drives while bags are read
+            for words in standstill.news(level, reason):
+                view.event(words)
+
     monitor = Monitor('session', domain)
     learner = next(one for one in nodes if one.name == 'learner_node')
+    for one in nodes:
+        if one.name == 'environment_node':
+            monitor.on_diagnostics(
+                one.topic('~/output/diagnostics'),
+                f'{one.namespace.strip("/")}/{one.name}: episode', tell_standstill)
     monitor.on_status(learner.topic('~/output/status'), hear)
     monitor.on_episode(learner.topic('~/input/episode_summary'), view.episode)
     key = session_key((one.name for one in nodes), config.settings['learner_node'].signing.key)
-    with (key or contextlib.nullcontext(), monitor,
-          Session(nodes, folder / 'config.yaml', folder / 'logs', _log_level(options), key=key)
-          as session):
-        while not newest.get('finished'):
-            interrupt.check()
-            session.check()
-            view.nodes(session.states())
-            _tell(validation, view)
-            is_loading = loads and not newest
-            if waited.look(time.monotonic()) and not is_loading:
-                view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
-            if waited.seconds > (LOADING if is_loading else PATIENCE):
-                raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
-                                   f'{folder / "logs"}')
-            time.sleep(0.1)
+    try:
+        with (key or contextlib.nullcontext(), monitor,
+              Session(nodes, folder / 'config.yaml', folder / 'logs', _log_level(options), key=key)
+              as session):
+            while not newest.get('finished'):
+                interrupt.check()
+                session.check()
+                view.nodes(session.states())
+                _tell(validation, view)
+                is_loading = loads and not newest
+                if waited.look(time.monotonic()) and not is_loading:
+                    view.event(f'nothing was learned for {WORRY:g} s: see {folder / "logs"}')
+                if waited.seconds > (LOADING if is_loading else PATIENCE):
+                    raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
+                                       f'{folder / "logs"}')
+                time.sleep(0.1)
+    except (SessionError, TimeoutError) as error:  # by now the others have closed what they write
+        to_drive = (newest.get('transitions_wanted', options.steps)
+                    - newest.get('transitions', 0)) if options.steps else 0
+        left = going_on.survivors(folder, sys.argv[2:], max(to_drive, min(options.steps, 1)),
+                                  options.from_bags)
+        raise type(error)('\n'.join(filter(None, (str(error), left)))) from error
     view.event(f'{newest["transitions"]} transitions, {newest["updates"]} updates, policy '
                f'{newest["policy_version"]}')
     return Path(newest['checkpoint'])
@@ -224,6 +267,27 @@ class Symptoms:
             if one.severity == 'sick' and one.name not in self._told]
         self._told |= {one.name for one in found}
         return [f'{one.text}: {one.remedy}' for one in found]
+
+
+class Standstill:
+    """Tell why no episode begins, from what the environment says of that once a second."""
+
+    def __init__(self, profile: str, domain: int) -> None:
+        self._remedy = (f'`av-td3 doctor --profile {profile}` with ROS_DOMAIN_ID={domain} tells '
+                        'what is missing')
+        self._heard, self._told = 0, ''
+
+    def news(self, level: int, reason: str) -> list[str]:
+        """Take a level and words of the environment; return what is to be told now."""
+        if level == OK:
+            self._heard, self._told = 0, ''
+            return []
+        self._heard += 1
+        kind = re.sub(r'\d+', '#', reason)  # where only figures change it is the same reason
+        if self._heard < STANDSTILL or kind == self._told:
+            return []
+        self._told = kind
+        return [f'nothing is driven: {reason}; {self._remedy}']
 
 
 class Waiting:
@@ -266,9 +330,9 @@ def _best(folder: Path, last: Path, validation: Validation, view: ProgressView) 
 
 
 def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulated: bool,
-              view: ProgressView, domain: int, interrupt: Interrupt, checkpoint: Path
+              view: ProgressView, domain: int, interrupt: Interrupt, learned: Path | None
               ) -> dict[str, Any]:
-    """Let the untrained policy, the learned one and pure pursuit drive; write evaluation.json."""
+    """Let the untrained policy, what was learned and pure pursuit drive; write evaluation.json."""
     seed = options.seed + EVALUATION_SEEDS
     map_name = (options.eval_map or EVALUATION_MAP) if simulated else ''
     evaluation = Evaluation(
@@ -277,7 +341,8 @@ def _evaluate(folder: Path, config: Config, options: argparse.Namespace, simulat
         check_interrupt=interrupt.check)
     found: dict[str, Any] = {'map': map_name, 'seed': seed}
     candidates = (Candidate('untrained', weights=folder / 'checkpoints' / 'untrained'),
-                  Candidate('learned', weights=checkpoint), Candidate('pursuit', 'pursuit'))
+                  *([Candidate('learned', weights=learned)] if learned else ()),
+                  Candidate('pursuit', 'pursuit'))
     for one in candidates:
         view.phase(f'evaluating: {one.name}')
         with (Film(folder / 'drive.mp4') if one.name == 'learned'

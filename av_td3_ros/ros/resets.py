@@ -67,7 +67,8 @@ class Resetter:
         """Return in what the vehicle is not yet as it was asked to be, '' when it is."""
         plan = self.plan
         if plan is None:
-            return 'nothing was asked for'
+            return ('nothing was asked for' if self.planner is not None else
+                    'no map to drive on has come: is the simulator, or its bridge, running?')
         if vehicle is None:
             return 'no frame of camera and odometry has come'
         away = plan.start.distance(vehicle.x, vehicle.y)

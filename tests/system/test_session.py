@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,9 +49,10 @@ class Training:
         self.said, self.runtime = folder / 'said.txt', folder / 'runtime'
         self.runtime.mkdir(mode=0o700, exist_ok=True)
         settings = [word for one in SMALL for word in ('--config', one)]
+        settings += () if '--profile' in options else ('--map', 'loop')  # the world has its own
         with self.said.open('wb') as output:
             self.process = psutil.Popen(
-                [AV_TD3, 'train', '--run', str(self.run), '--map', 'loop', *settings, *options],
+                [AV_TD3, 'train', '--run', str(self.run), *settings, *options],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env={**(environment or os.environ), 'XDG_RUNTIME_DIR': str(self.runtime)})
 
@@ -310,6 +312,35 @@ def test_a_node_that_dies_ends_the_session_with_its_name(peer: Peer,
     assert list(read_transitions(training.run / 'bag'))
 
 
+@pytest.mark.parametrize('victim', ['learner_node', 'recorder_node'])
+def test_what_survives_a_killed_node_is_gone_on_from(peer: Peer, train: Callable[..., Training],
+                                                     victim: str) -> None:
+    training = train('--validation-episodes', '0', '--eval-episodes', '0', '--config',
+                     'checkpoint_every=20')
+    await_that(lambda: (training.run / 'checkpoints' / '00000020').exists(), 'a checkpoint',
+               STARTING)
+    training.nodes()[victim].kill()
+    said = training.ended(TIMEOUT)
+    assert f'{victim} was killed by SIGKILL' in said
+    bag, checkpoint = training.run / 'bag', load_checkpoint(training.run / 'checkpoints')
+    assert f'checkpoint {checkpoint.path} with {checkpoint.updates} updates' in said
+    assert (f'av-td3 recover {bag}' in said) == (victim == 'recorder_node')
+    (line,) = [line for line in said.splitlines() if line.startswith('go on from it: ')]
+    words = shlex.split(line.partition(': ')[2])
+    assert words[:2] == ['av-td3', 'train']
+    steps = words.index('--steps') + 1
+    assert 99_000 < int(words[steps]) < 100_000
+    words[steps] = '40'
+    environment = {**os.environ, 'XDG_RUNTIME_DIR': str(training.runtime)}
+    subprocess.run([AV_TD3, *words[1:]], env=environment, check=True, timeout=STARTING,
+                   stdout=subprocess.DEVNULL)
+    recorded = sum(not one.is_last for one in read_transitions(bag))
+    again = Path(words[words.index('--run') + 1])
+    last = learner_lines(again)[-1]
+    assert last['transitions'] == recorded + 40  # each step once
+    assert last['updates'] > checkpoint.updates
+
+
 def test_a_node_that_cannot_start_ends_the_session_with_its_reason(
         train: Callable[..., Training]) -> None:
     training = train('--config', 'world.spawn_point=9999')
@@ -318,6 +349,28 @@ def test_a_node_that_cannot_start_ends_the_session_with_its_reason(
     assert 'simulator_node ended with status 1' in said
     assert 'spawn_point = 9999 must be below that' in said
     assert not training.nodes()
+
+
+def test_a_session_without_its_world_says_what_it_waits_for(
+        train: Callable[..., Training]) -> None:
+    training = train('--profile', 'carla')
+    await_that(lambda: 'nothing is driven: ' in training.said.read_text(), 'the reason', STARTING)
+    training.process.send_signal(signal.SIGINT)
+    said = training.ended(TIMEOUT)
+    (line,) = [line for line in said.splitlines() if 'nothing is driven: ' in line]
+    assert 'waiting for the start: no map to drive on has come' in line
+    assert 'av-td3 doctor --profile carla' in line
+
+
+def test_a_session_without_an_update_says_that_nothing_was_learned(
+        train: Callable[..., Training]) -> None:
+    training = train('--steps', '20', '--eval-map', 'loop', '--eval-episodes', '1')
+    said = training.ended(2 * STARTING)
+    assert training.process.wait() == 0, said
+    assert '--steps 20 allows no update' in said and 'limiter.start_after = 100 ' in said
+    assert 'nothing was learned: the learner made 0 updates' in said
+    evaluation = json.loads((training.run / 'evaluation.json').read_text())
+    assert 'untrained' in evaluation and 'learned' not in evaluation
 
 
 def test_nodes_do_not_outlive_a_killed_session(peer: Peer, train: Callable[..., Training]) -> None:
@@ -347,6 +400,14 @@ def test_a_run_folder_in_use_is_not_touched(refusal: Callable[..., str], tmp_pat
     (tmp_path / 'precious').write_text('mine')
     assert 'is not empty: choose another one' in refusal('--run', str(tmp_path))
     assert [one.name for one in tmp_path.iterdir()] == ['precious']
+
+
+def test_a_run_folder_in_use_names_the_command_that_goes_on(
+        finished: Training, refusal: Callable[..., str], tmp_path: Path) -> None:
+    run = finished.run
+    said = refusal('--run', str(run), '--steps', '50', '--seed', '4')
+    assert (f'choose another one, or go on from it: av-td3 train --seed 4 --steps 50 --config '
+            f'resume={run}/checkpoints --from-bags {run}/bag --run {run}-2') in said
 
 
 @pytest.fixture

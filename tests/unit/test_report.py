@@ -122,6 +122,14 @@ def test_text_from_outside_stays_text(run):
     assert page.words.count('alert("&")') >= 8
 
 
+def test_a_run_without_an_update_is_said_to_have_learned_nothing(run):
+    evaluation = json.loads((run / 'evaluation.json').read_text())
+    del evaluation['learned']
+    (run / 'evaluation.json').write_text(json.dumps(evaluation))
+    page = write_report(run).read_text()
+    assert 'Nothing was learned' in page and 'not been evaluated' not in page
+
+
 def test_a_run_that_has_nothing_yet_still_gets_a_page(tmp_path):
     words = read(write_report(tmp_path)).words
     assert 'has not been evaluated yet' in words

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from av_td3_ros.cli import train
+from av_td3_ros.ros.diagnostics import OK, WARN
 from av_td3_ros.td3 import PRESETS
 
 
@@ -95,3 +96,38 @@ def test_a_policy_that_takes_no_weights_is_told_once() -> None:
     (words,) = symptoms.news(record)
     assert '40 versions behind' in words and 'policy_node' in words
     assert symptoms.news(record) == []
+
+
+def test_why_nothing_is_driven_is_told_after_a_while_and_once_for_each_reason() -> None:
+    standstill = train.Standstill('carla', 7)
+
+    def told(level: int, reason: str, times: int) -> list[str]:
+        return [words for _ in range(times) for words in standstill.news(level, reason)]
+
+    no_frame = 'waiting for the start: no frame of camera and odometry has come'
+    assert told(WARN, no_frame, train.STANDSTILL - 1) == []
+    (words,) = told(WARN, no_frame, 100)
+    assert no_frame in words
+    assert 'av-td3 doctor --profile carla' in words and 'ROS_DOMAIN_ID=7' in words
+    (words,) = [*told(WARN, 'the vehicle is 12 m from the start', 1),
+                *told(WARN, 'the vehicle is 11 m from the start', 10)]
+    assert '12 m' in words
+    assert told(OK, 'driving episode 0, step 1', 1) == []
+    assert told(WARN, no_frame, train.STANDSTILL - 1) == []  # between two episodes
+    assert len(told(WARN, no_frame, 1)) == 1
+
+
+def test_too_few_steps_for_an_update_are_told_with_the_remedy(bag: str) -> None:
+    def told(*words: str) -> str:
+        parser = argparse.ArgumentParser()
+        train.add_arguments(parser)
+        options = parser.parse_args(words)
+        return train.too_short(options, train.configured(options, simulated=True))
+
+    words = told('--steps', '100')
+    assert '--steps 100 ' in words and 'limiter.start_after = 1000' in words
+    assert 'give more steps, or --config learner_node.limiter.start_after=50' in words
+    assert told('--steps', '1001')  # half an update
+    assert not told('--steps', '1002')
+    assert not told('--steps', '100', '--config', 'learner_node.limiter.start_after=50')
+    assert not told('--steps', '100', '--from-bags', bag)

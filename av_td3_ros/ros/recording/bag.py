@@ -273,6 +273,11 @@ def is_bag(directory: Path) -> bool:
     return (directory / METADATA).is_file() or bool(_files(directory))
 
 
+def count_recorded(directory: Path) -> int:
+    """Return how many transitions the files of a bag hold, last steps included; 0 without any."""
+    return sum(_contents(path).count for path in _files(directory))
+
+
 def unfinished(directory: Path) -> list[Path]:
     """Return the files of a bag that were not closed, or are written now."""
     return [path for path in _files(directory) if not _contents(path).finished]
