@@ -96,7 +96,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _trust(options: argparse.Namespace) -> int:
     file = Path(options.public).expanduser()
-    text = options.public if ' ' in options.public else file.read_text(encoding='utf-8')
+    is_line = ' ' in options.public or not options.public
+    text = options.public if is_line else file.read_text(encoding='utf-8')
     return _add(public_key(text), expanded(options.trusted))
 
 
@@ -118,8 +119,15 @@ def _revoke(options: argparse.Namespace) -> int:
 
 def _rotate(options: argparse.Namespace) -> int:
     path = expanded(options.key)
+    if not path.exists():
+        raise FileNotFoundError(f'{path} is missing, there is no key to replace: `av-td3 key '
+                                'create` makes one')
     old, following = load_key(path).public, _next(path)
     if not options.finish:
+        if following.exists():
+            raise FileExistsError(
+                f'{following} is the new key already: on each vehicle `av-td3 key trust '
+                f"'{load_key(following).public.line}'`, then here `av-td3 key rotate --finish`")
         key = create_key(following, options.name).public
         print(f"1. on each vehicle: av-td3 key trust '{key.line}'\n"
               '2. here: av-td3 key rotate --finish, and start the learner again\n'

@@ -13,6 +13,7 @@ from av_td3_ros.trust.keys import LARGEST, KeyFileError, PublicKey, public_key
 
 TRUST_FILE = '~/.config/av_td3_ros/trusted_keys'
 TRUSTED, REVOKED = 'trusted', 'revoked'
+QUOTED = 60  # characters of a line that is not understood
 HEADER = ('# Keys whose weights this vehicle takes, one a line: trusted|revoked ed25519 BASE64 '
           'NAME.\n# `av-td3 key trust` and `av-td3 key revoke` write it; a running policy_node '
           'reads it again.\n')
@@ -84,8 +85,10 @@ def read_trust(path: Path) -> Trust:
             key = public_key(rest)
             keys[state][key.fingerprint] = key
         except (KeyFileError, KeyError) as error:
-            raise TrustError(f'{path}, line {number}: {error}; expected `trusted ed25519 BASE64 '
-                             'NAME`') from error
+            quoted = line if len(line) <= QUOTED else f'{line[:QUOTED]}...'
+            raise TrustError(f'{path}, line {number}: {quoted!r} is not understood: correct it to '
+                             '`trusted ed25519 BASE64 NAME`, as `av-td3 key show` prints a key'
+                             ) from error
     return Trust(keys[TRUSTED], keys[REVOKED])
 
 

@@ -89,8 +89,11 @@ def test_a_key_that_is_both_is_revoked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('text', 'words'), [
-    ('trusted nonsense\n', 'line 1'), (f'friend {new_key().public.line}\n', 'line 1'),
-    ('#' * (1 << 17), 'no file of keys')], ids=('nonsense', 'unknown word', 'large'))
+    ('trusted nonsense\n', "line 1: 'trusted nonsense' is not understood: correct it to"),
+    ('\n\ngarbage\n', "line 3: 'garbage' is not understood: correct it to"),
+    (f'friend {new_key("a-long-name").public.line}\n',
+     r"line 1: 'friend ed25519 .{45}\.\.\.' is not understood"),
+    ('#' * (1 << 17), 'no file of keys')], ids=('nonsense', 'garbage', 'unknown word', 'large'))
 def test_a_file_that_cannot_be_relied_on_trusts_nobody(tmp_path: Path, text: str, words: str
                                                        ) -> None:
     file = tmp_path / 'trusted_keys'
