@@ -97,3 +97,18 @@ def test_out_of_a_damaged_key_there_is_a_way(home: Path, key: Run, word: str) ->
 def test_what_is_not_there_is_not_replaced(home: Path, key: Run) -> None:
     status, said = key('rotate')
     assert status == 1 and 'no key to replace: `av-td3 key create` makes one' in said
+
+
+def test_a_script_may_revoke_twice_and_ahead(home: Path, key: Run) -> None:
+    key('create', '--trust')
+    old = load_key(home / 'learner.key').public.fingerprint
+    status, said = key('revoke', old[:2])
+    assert status == 1 and 'at least the first 16' in said
+    assert set(read_trust(home / 'trusted_keys').valid) == {old}
+    assert key('revoke', old[:16])[1].startswith(f'revoked: {old}')
+    assert key('revoke', old) == key('revoke', old[:16]) == (
+        0, f'revoked already: {old} in {home / "trusted_keys"}\n')
+    status, said = key('revoke', 'f' * 32)
+    assert status == 0 and said.startswith(f'revoked ahead: {"f" * 32}')
+    assert key('revoke', 'f' * 32)[1].startswith('revoked already')
+    assert f'revoked: {"f" * 32} (never trusted here)' in key('show')[1]
