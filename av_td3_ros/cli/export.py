@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from pathlib import Path
 
 from av_td3_ros.cli.policies import (
@@ -13,8 +14,9 @@ from av_td3_ros.cli.policies import (
     training_command,
 )
 from av_td3_ros.td3 import export_policy
-from av_td3_ros.trust.keys import KEY_FILE, expanded, load_key
+from av_td3_ros.trust.keys import KEY_FILE, PublicKey, expanded, load_key
 from av_td3_ros.trust.policy_file import signature_of
+from av_td3_ros.trust.trusted import TRUST_FILE, TrustError, TrustFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,4 +54,18 @@ def run(options: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in folder.iterdir())
     signed = f'signed by key {key.public.fingerprint}' if key else 'not signed'
     print(f'{policy.path} -> {folder} ({size / 1e6:.1f} MB, {signed})')
+    if key and (words := _doubt(key.public)):
+        print(f'av-td3 export: warning: {words}', file=sys.stderr)
     return 0
+
+
+def _doubt(key: PublicKey) -> str:
+    """Return what speaks against the key on this host, '' where nothing does."""
+    file = TrustFile(expanded(TRUST_FILE))
+    try:
+        if key.fingerprint not in file.now().revoked:
+            return ''
+    except TrustError as error:
+        return f'{error}; whether key {key.fingerprint} is revoked is not known'
+    return (f'key {key.fingerprint} is revoked in {file.path}: vehicles that have revoked it too '
+            'refuse this policy; `av-td3 key rotate` makes a new key')

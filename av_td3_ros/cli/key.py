@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions_of[name] = actions.add_parser(name, help=about)
     actions_of['trust'].add_argument('public', metavar='KEY', help='a .pub file, or its line')
     actions_of['revoke'].add_argument('fingerprint', metavar='FINGERPRINT',
-                                      help='that of the key, or its unique beginning')
+                                      help='that of the key, or at least its first 16 '
+                                           'characters; a key may be revoked ahead by all 32')
     actions_of['rotate'].add_argument('--finish', action='store_true',
                                       help='use the new key from now on; the old one is destroyed')
     for name in ('create', 'rotate'):
@@ -87,8 +88,8 @@ def _show(options: argparse.Namespace) -> int:
     trust = _read(trusted)
     for key in trust.valid.values():
         print(f'trusted: {key.fingerprint} {key.name}')
-    for key in trust.revoked.values():
-        print(f'revoked: {key.fingerprint} {key.name}')
+    for one, revoked in trust.revoked.items():
+        print(f'revoked: {one} {revoked.name if revoked else "(never trusted here)"}')
     if not trust.valid:
         print(f'no key is trusted in {trusted}: weights that a learner sends are refused')
     return 0
@@ -96,7 +97,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _trust(options: argparse.Namespace) -> int:
     file = Path(options.public).expanduser()
-    text = options.public if ' ' in options.public else file.read_text(encoding='utf-8')
+    is_line = ' ' in options.public or not options.public
+    text = options.public if is_line else file.read_text(encoding='utf-8')
     return _add(public_key(text), expanded(options.trusted))
 
 
@@ -109,17 +111,31 @@ def _add(key: PublicKey, trusted: Path) -> int:
 def _revoke(options: argparse.Namespace) -> int:
     trusted = expanded(options.trusted)
     before = _read(trusted)
-    after = before.without(options.fingerprint)
-    after.write(trusted)
-    print(f'revoked: {", ".join(set(after.revoked) - set(before.revoked))} in {trusted}; a '
-          'policy that it signed and that drives now goes on until other weights come')
+    fingerprint = before.whole(options.fingerprint)
+    if fingerprint in before.revoked:
+        print(f'revoked already: {fingerprint} in {trusted}')
+        return 0
+    before.without(fingerprint).write(trusted)
+    if fingerprint not in before.trusted:
+        print(f'revoked ahead: {fingerprint} in {trusted}; it was not trusted there, and will not '
+              'be')
+        return 0
+    print(f'revoked: {fingerprint} in {trusted}; a policy that it signed and that drives now goes '
+          'on until other weights come')
     return 0
 
 
 def _rotate(options: argparse.Namespace) -> int:
     path = expanded(options.key)
+    if not path.exists():
+        raise FileNotFoundError(f'{path} is missing, there is no key to replace: `av-td3 key '
+                                'create` makes one')
     old, following = load_key(path).public, _next(path)
     if not options.finish:
+        if following.exists():
+            raise FileExistsError(
+                f'{following} is the new key already: on each vehicle `av-td3 key trust '
+                f"'{load_key(following).public.line}'`, then here `av-td3 key rotate --finish`")
         key = create_key(following, options.name).public
         print(f"1. on each vehicle: av-td3 key trust '{key.line}'\n"
               '2. here: av-td3 key rotate --finish, and start the learner again\n'

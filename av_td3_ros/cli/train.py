@@ -30,6 +30,7 @@ from av_td3_ros.ros.graph import NodeSpec, is_closed, profiles, session_nodes
 from av_td3_ros.ros.recording.bag import is_bag
 from av_td3_ros.td3 import PRESETS, load_checkpoint
 from av_td3_ros.td3.checkpoint import BEST
+from av_td3_ros.td3.learner import check_memory
 from av_td3_ros.td3.symptoms import judge
 from av_td3_ros.trust.session_key import session_key
 
@@ -164,6 +165,12 @@ def configured(options: argparse.Namespace, simulated: bool) -> Config:
         # What comes is no beginner's driving.
         config = config.with_values({'policy_node': {'exploration.warmup_steps': 0}})
     config = config.with_options(options.config)
+    learner = config.settings['learner_node']
+    try:  # whether a GPU has the room is seen where the learner runs
+        check_memory(learner, on_device=(learner.device.startswith('cuda')
+                                         and learner.replay_on_device))
+    except ValueError as error:
+        raise ValueError(f'learner_node.{error}') from error
     if simulated:
         if not learner.resume:
             config = config.with_simulated_camera()

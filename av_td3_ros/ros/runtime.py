@@ -7,6 +7,7 @@ import fcntl
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -227,9 +228,10 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
     die_with_parent()
     try:
         require_plugins(os.environ)
-    except RuntimeError as error:
-        sys.exit(f'[FATAL] {error}')
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except (ValueError, OSError, RuntimeError) as error:
+        logging.debug('start failed', exc_info=True)
+        sys.exit(f'[FATAL] ROS does not start: {_of_ros(error)}')
     nodes: list[Any] = []
     executors: list[Any] = []
     beside: list[threading.Thread] = []
@@ -292,6 +294,19 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
             _begin_anew()
     # Nothing is left to finish, and taking torch apart would take longer than all before.
     os._exit(status)
+
+
+def _of_ros(error: Exception) -> str:
+    """Return in one line what ROS says of its arguments and variables, and what to look at."""
+    said = ' '.join(str(error).split())
+    if type(error).__name__ == 'UnknownROSArgsError':
+        return f'unknown after --ros-args: {said}; leave it out'
+    said = re.sub(r', at [^ ,]+:[0-9]+', '', said).removeprefix('failed to initialize rcl: ')
+    if said == 'error not set':  # so it is where security is asked for and cannot be had
+        return (f'it gives no reason; look at what is set of ROS_SECURITY_ENABLE = '
+                f'{os.environ.get("ROS_SECURITY_ENABLE", "")!r} and RMW_IMPLEMENTATION = '
+                f'{os.environ.get("RMW_IMPLEMENTATION", "")!r}')
+    return f'{said}; correct it, and start the node again'
 
 
 def _begin_anew() -> None:

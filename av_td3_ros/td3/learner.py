@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from av_td3_ros.td3.diagnostics import examine
 from av_td3_ros.td3.limiter import LimiterSettings, UpdateLimiter
 from av_td3_ros.td3.networks import NetworkSettings
 from av_td3_ros.td3.priority import PRIORITIES
-from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, enlist, own_device
+from av_td3_ros.td3.ranks import ALONE, SILENCE, Ranks, RanksError, enlist, is_told, own_device
 from av_td3_ros.td3.replay import (
     SEGMENT,
     TRANSITIONS,
@@ -131,6 +132,8 @@ class Learner:
         shape = s.network.frames, s.network.frame_size, s.network.state_size
         capacity = max(2, -(-s.capacity // ranks.count))
         frames_device = _frames_device(s, device, capacity)
+        # Ranks that torchrun starts may be those of several computers.
+        check_memory(s, 1 / ranks.count if is_told() else 1.0, frames_device != 'cpu')
         self.own = ReplayBuffer(capacity, *shape, s.seed + 2 * ranks.rank, s.replay_folder or None,
                                 frames_device, s.sampling)
         leads = ranks.count > 1 and ranks.rank == 0
@@ -364,6 +367,38 @@ def lead(settings: LearnerSettings) -> Learner:
                 ranks.send(rank, to_message('stop'))
         ranks.leave()
         raise
+
+
+def check_memory(settings: LearnerSettings, share: float = 1.0, on_device: bool = False) -> None:
+    """
+    Raise ValueError for a replay that this computer has not the memory for.
+
+    `share` of it is kept here; its frames take no memory where they lie `on_device`.
+    """
+    s, network, there = settings, settings.network, memory_here()
+    step = ReplayBuffer(2, network.frames, network.frame_size, network.state_size).bytes_per_step
+    index = step - (network.frame_size ** 2 if network.frames else 0)
+    driven = s.capacity * share * (index if s.replay_folder or on_device else step)
+    shown = s.human.capacity * (index if on_device else step)
+    if driven + shown <= there:
+        return
+    name, value, wanted = (('capacity', s.capacity, driven) if driven >= shown else
+                           ('human.capacity', s.human.capacity, shown))
+    remedy = 'give a smaller one'
+    on_disk = s.capacity * share * index + shown <= there
+    if name == 'capacity' and on_disk and not s.replay_folder:
+        remedy += ', or a replay_folder, on whose disk the frames lie instead'
+    raise ValueError(f'{name} = {value} takes {wanted / 1e9:.1f} GB of memory, and this computer '
+                     f'has {there / 1e9:.1f} GB for everything: {remedy}')
+
+
+def memory_here() -> int:
+    """Return the bytes of memory of this computer, or of the container that this runs in."""
+    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    try:
+        return min(there, int(Path('/sys/fs/cgroup/memory.max').read_text(encoding='ascii')))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return there
 
 
 def _frames_device(settings: LearnerSettings, device: str, capacity: int) -> str:

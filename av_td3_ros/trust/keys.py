@@ -137,11 +137,11 @@ def load_key(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(text, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyFileError(f'{path} is no private key in PEM ({type(error).__name__}): make one '
-                           'with `av-td3 key create`') from error
+        raise KeyFileError(f'{path} is no private key in PEM ({type(error).__name__}): '
+                           f'{_instead_of(path)}') from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f'{path} holds a {type(key).__name__}, expected an Ed25519 key: make '
-                           'one with `av-td3 key create`')
+        raise KeyFileError(f'{path} holds a {type(key).__name__}, expected an Ed25519 key: '
+                           f'{_instead_of(path)}')
     return PrivateKey(key, _name(path))
 
 
@@ -152,6 +152,12 @@ def check_private(path: Path, about: os.stat_result) -> None:
     if stat.S_IMODE(about.st_mode) & 0o077:
         raise KeyFileError(f'{path} has mode {stat.S_IMODE(about.st_mode):04o}: others could sign '
                            f'with it; chmod 600 {path}, and rotate it if somebody may have')
+
+
+def _instead_of(path: Path) -> str:
+    """Return what to do about a file that holds no key: a new one takes no file's place."""
+    return (f'move it away, then make a new one with `av-td3 key create --key {path}` and trust '
+            'that on each vehicle')
 
 
 def public_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from av_td3_ros.settings import setting
 from av_td3_ros.td3.weights import ActorWeights
-from av_td3_ros.trust.keys import KEY_FILE, PrivateKey, expanded, load_key
+from av_td3_ros.trust.keys import KEY_FILE, KeyFileError, PrivateKey, expanded, load_key
 
 # Nothing that is signed for one purpose is ever taken for another.
 WEIGHTS_DOMAIN = b'av_td3_ros ActorWeights 1\0'
@@ -70,14 +70,24 @@ def begin_session(path: str) -> tuple[Signer, str]:
     Return who signs with the key of a file, and words of warning, '' where none are needed.
 
     Nothing is signed where the default file is missing. Raises KeyFileError for a file that is no
-    private key or that others can read, OSError for one that is not there.
+    private key, cannot be read or that others can read, FileNotFoundError for one not there.
     """
     file = expanded(path)
     if path == KEY_FILE and not file.exists():
         return Signer(None, time.time_ns()), (
             f'weights go out UNSIGNED, there is no {file}: policy nodes refuse them unless '
             'trust.allow_unsigned is set; make a key with `av-td3 key create`')
-    key = load_key(file)
+    try:
+        key = load_key(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'signing.key = {path!r} is missing: make it with `av-td3 key create --key {file}`, '
+            'or name a key that is there') from error
+    except OSError as error:
+        raise KeyFileError(f'signing.key = {path!r} cannot be read: {error.strerror}; give a file '
+                           'that this user may read') from error
+    except KeyFileError as error:
+        raise KeyFileError(f'signing.key: {error}') from error
     try:
         return Signer(key, _later_than_ever(file.with_name(file.name + STARTED))), ''
     except OSError as error:

@@ -4,17 +4,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from av_td3_ros.trust.keys import LARGEST, KeyFileError, PublicKey, public_key
+from av_td3_ros.trust.keys import FINGERPRINT, LARGEST, KeyFileError, PublicKey, public_key
 
 TRUST_FILE = '~/.config/av_td3_ros/trusted_keys'
 TRUSTED, REVOKED = 'trusted', 'revoked'
+QUOTED = 60  # characters of a line that is not understood
+SHORTEST = 16  # characters of a fingerprint that may stand for all of it
 HEADER = ('# Keys whose weights this vehicle takes, one a line: trusted|revoked ed25519 BASE64 '
-          'NAME.\n# `av-td3 key trust` and `av-td3 key revoke` write it; a running policy_node '
+          'NAME,\n# or revoked FINGERPRINT for one that was never trusted here.\n'
+          '# `av-td3 key trust` and `av-td3 key revoke` write it; a running policy_node '
           'reads it again.\n')
 
 
@@ -24,10 +28,14 @@ class TrustError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Trust:
-    """Hold trusted and revoked keys by their fingerprints; a key in both is revoked."""
+    """
+    Hold trusted and revoked keys by their fingerprints; a key in both is revoked.
+
+    Of one that was revoked before it was ever trusted only the fingerprint is known: None.
+    """
 
     trusted: Mapping[str, PublicKey] = dataclasses.field(default_factory=dict)
-    revoked: Mapping[str, PublicKey] = dataclasses.field(default_factory=dict)
+    revoked: Mapping[str, PublicKey | None] = dataclasses.field(default_factory=dict)
 
     def key(self, fingerprint: str) -> PublicKey | None:
         """Return the trusted key of a fingerprint, None when it is unknown or revoked."""
@@ -46,19 +54,36 @@ class Trust:
         return dataclasses.replace(self, trusted={**self.trusted, key.fingerprint: key})
 
     def without(self, fingerprint: str) -> Trust:
-        """Return the same with a key revoked; `fingerprint` may be its unique beginning."""
-        found = [key for one, key in self.trusted.items() if one.startswith(fingerprint)]
-        if len(found) != 1 or not fingerprint:
-            raise TrustError(f'{fingerprint!r} names {len(found)} of the trusted keys: '
-                             f'{", ".join(self.trusted) or "there are none"}')
-        (key,) = found
-        return Trust({one: kept for one, kept in self.trusted.items() if kept != key},
-                     {**self.revoked, key.fingerprint: key})
+        """Return the same with a key revoked; raise TrustError for what names no key."""
+        whole = self.whole(fingerprint)
+        if whole in self.revoked:
+            return self
+        return Trust({one: kept for one, kept in self.trusted.items() if one != whole},
+                     {**self.revoked, whole: self.trusted.get(whole)})
+
+    def whole(self, fingerprint: str) -> str:
+        """
+        Return the whole of a fingerprint, of which the first 16 characters are enough here.
+
+        Those of a key that is not known here are not: raises TrustError.
+        """
+        if not re.fullmatch(f'[0-9a-f]{{{SHORTEST},{FINGERPRINT}}}', fingerprint):
+            raise TrustError(f'{fingerprint[:2 * FINGERPRINT]!r} is no fingerprint: give the '
+                             f'{FINGERPRINT} characters that `av-td3 key show` prints, or at '
+                             f'least the first {SHORTEST}; a key is revoked for ever')
+        if len(fingerprint) == FINGERPRINT:
+            return fingerprint
+        found = [one for one in {**self.trusted, **self.revoked} if one.startswith(fingerprint)]
+        if len(found) != 1:
+            raise TrustError(f'{fingerprint!r} names {len(found)} of the keys that are known '
+                             f'here: give all {FINGERPRINT} characters of the fingerprint')
+        return found[0]
 
     def write(self, path: Path) -> None:
         """Write the file whole or not at all; raises OSError."""
-        lines = [f'{state} {key.line}\n' for state, keys in
-                 ((TRUSTED, self.trusted), (REVOKED, self.revoked)) for key in keys.values()]
+        lines = [*(f'{TRUSTED} {key.line}\n' for key in self.trusted.values()),
+                 *(f'{REVOKED} {key.line if key else one}\n'
+                   for one, key in self.revoked.items())]
         write_whole(path, ''.join([HEADER, *lines]), 0o644)
 
 
@@ -70,6 +95,7 @@ def read_trust(path: Path) -> Trust:
     everybody could add one, OSError when it cannot be read.
     """
     keys: dict[str, dict[str, PublicKey]] = {TRUSTED: {}, REVOKED: {}}
+    ahead: dict[str, None] = {}
     with path.open('rb') as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o002:
             raise TrustError(f'{path}: everybody can write it, and so add a key; chmod 644 {path}')
@@ -80,13 +106,18 @@ def read_trust(path: Path) -> Trust:
         state, _, rest = line.strip().partition(' ')
         if not state or state.startswith('#'):
             continue
+        if state == REVOKED and re.fullmatch(f'[0-9a-f]{{{FINGERPRINT}}}', rest):
+            ahead[rest] = None
+            continue
         try:
             key = public_key(rest)
             keys[state][key.fingerprint] = key
         except (KeyFileError, KeyError) as error:
-            raise TrustError(f'{path}, line {number}: {error}; expected `trusted ed25519 BASE64 '
-                             'NAME`') from error
-    return Trust(keys[TRUSTED], keys[REVOKED])
+            quoted = line if len(line) <= QUOTED else f'{line[:QUOTED]}...'
+            raise TrustError(f'{path}, line {number}: {quoted!r} is not understood: correct it to '
+                             '`trusted ed25519 BASE64 NAME`, as `av-td3 key show` prints a key'
+                             ) from error
+    return Trust(keys[TRUSTED], {**ahead, **keys[REVOKED]})
 
 
 class TrustFile:

@@ -56,6 +56,9 @@ def test_one_key_follows_another_without_a_gap(home: Path, key: Run) -> None:
     assert status == 1 and 'is missing' in said
     key('rotate')
     assert load_key(home / 'learner.key').public.fingerprint == old  # it signs until the end
+    line = (home / 'learner.key.next.pub').read_text().strip()
+    status, said = key('rotate')  # once more: what is left to do
+    assert status == 1 and f"av-td3 key trust '{line}'" in said and 'rotate --finish' in said
     assert key('trust', str(home / 'learner.key.next.pub'))[0] == 0
     assert len(read_trust(home / 'trusted_keys').valid) == 2
     assert old in key('rotate', '--finish')[1]
@@ -73,4 +76,39 @@ def test_a_key_can_be_trusted_by_its_line(home: Path, key: Run) -> None:
     assert key('trust', line)[0] == 0
     assert key('trust', 'ed25519 nonsense x')[0] == 1
     assert key('trust', '/nowhere.pub')[0] == 1
+    status, said = key('trust', '')
+    assert status == 1 and "'' is no public key: expected one line" in said
     assert len(read_trust(home / 'trusted_keys').valid) == 1
+
+
+@pytest.mark.parametrize('word', ['create --unless-there', 'show', 'rotate', 'rotate --finish'])
+def test_out_of_a_damaged_key_there_is_a_way(home: Path, key: Run, word: str) -> None:
+    key('create')
+    damaged = home / 'learner.key'
+    damaged.write_text('damaged')
+    status, said = key(*word.split())
+    assert status == 1 and said.count('\n') == 1
+    assert f'move it away, then make a new one with `av-td3 key create --key {damaged}`' in said
+    damaged.rename(home / 'damaged')
+    assert key('create', '--key', str(damaged))[0] == 0
+    assert key('rotate')[0] == 0
+
+
+def test_what_is_not_there_is_not_replaced(home: Path, key: Run) -> None:
+    status, said = key('rotate')
+    assert status == 1 and 'no key to replace: `av-td3 key create` makes one' in said
+
+
+def test_a_script_may_revoke_twice_and_ahead(home: Path, key: Run) -> None:
+    key('create', '--trust')
+    old = load_key(home / 'learner.key').public.fingerprint
+    status, said = key('revoke', old[:2])
+    assert status == 1 and 'at least the first 16' in said
+    assert set(read_trust(home / 'trusted_keys').valid) == {old}
+    assert key('revoke', old[:16])[1].startswith(f'revoked: {old}')
+    assert key('revoke', old) == key('revoke', old[:16]) == (
+        0, f'revoked already: {old} in {home / "trusted_keys"}\n')
+    status, said = key('revoke', 'f' * 32)
+    assert status == 0 and said.startswith(f'revoked ahead: {"f" * 32}')
+    assert key('revoke', 'f' * 32)[1].startswith('revoked already')
+    assert f'revoked: {"f" * 32} (never trusted here)' in key('show')[1]

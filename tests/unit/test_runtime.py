@@ -242,6 +242,34 @@ def test_a_node_that_cannot_start_says_why_in_one_line(small: object) -> None:
     assert errors == '[FATAL] ValueError: no such thing: take another\n'
 
 
+@pytest.mark.parametrize(('words', 'reason'), [
+    (('--params-file', 'nosuch.yaml'), "'--params-file nosuch.yaml'. Error: Error opening YAML"),
+    (('--params-file', 'alias.yaml'), "'--params-file alias.yaml'. Error: Will not support alias"),
+    (('-r', 'bad'), "Couldn't parse remap rule: '-r bad'"),
+    (('--nope',), "unknown after --ros-args: ['--nope']; leave it out")],
+    ids=('no file', 'alias', 'remapping', 'unknown'))
+def test_what_ros_cannot_start_with_is_said_in_one_line(
+        small: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...],
+        reason: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('alias.yaml').write_text('/**:\n  ros__parameters:\n    a: &x 1\n    b: *x\n')
+    process = small('--ros-args', *words)
+    said, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, said) == (1, '')
+    # What is there beside it is of rcl itself.
+    (line,) = (one for one in errors.splitlines() if '[rcl]' not in one)
+    assert line.startswith('[FATAL] ROS does not start: ') and reason in line
+    assert '.c:' not in line
+
+
+def test_a_variable_that_ros_cannot_start_with_is_named(
+        small: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', 'home')
+    _, errors = small().communicate(timeout=TIMEOUT)
+    assert errors == ('[FATAL] ROS does not start: ROS_DOMAIN_ID is not an integral number; '
+                      'correct it, and start the node again\n')
+
+
 def test_a_node_that_cannot_go_on_ends_with_status_1(small: object) -> None:
     process = small('fail')
     said, errors = process.communicate(timeout=TIMEOUT)

@@ -12,7 +12,7 @@ import torch
 
 from av_td3_ros.td3 import LimiterSettings, NetworkSettings, StepRecord, TD3Settings
 from av_td3_ros.td3.demonstrations import DemonstrationSettings
-from av_td3_ros.td3.learner import Learner, LearnerSettings
+from av_td3_ros.td3.learner import Learner, LearnerSettings, memory_here
 
 torch.set_num_threads(1)
 
@@ -145,3 +145,16 @@ def test_it_resumes_with_everything(tmp_path: Path) -> None:
     assert (again.agent.updates, len(again.replay), again.episodes) == (3, len(one.replay), 1)
     assert again.total == one.limiter.transitions + 5 and not again.is_complete
     assert again.examine() == one.examine()
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'capacity': memory_here() // 700}, r'^capacity = \d+ takes \d+\.\d GB of memory, and this '
+     r'computer has \d+\.\d GB for everything: give a smaller one, or a replay_folder'),
+    ({'capacity': 10**14}, '^capacity = 100000000000000 takes .* give a smaller one$'),
+    ({'capacity': 10**14, 'replay_folder': '/tmp'}, 'for everything: give a smaller one$'),
+    ({'human': DemonstrationSettings(capacity=10**13)}, r'^human\.capacity = 10000000000000 takes')
+    ], ids=('frames', 'capacity', 'index alone', 'human'))
+def test_a_replay_larger_than_the_memory_is_refused_by_name(changes: dict[str, Any], words: str
+                                                            ) -> None:
+    with pytest.raises(ValueError, match=words):
+        Learner(dataclasses.replace(SETTINGS, **changes))

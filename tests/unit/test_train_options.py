@@ -63,6 +63,8 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> No
         configured('--from-bags', str(tmp_path))
     with pytest.raises(ValueError, match='no checkpoint here'):
         configured('--config', f'resume={tmp_path}')
+    with pytest.raises(ValueError, match=r'^learner_node\.capacity = 10{14} takes .* smaller'):
+        configured('--config', f'learner_node.capacity={10**14}')
 
 
 @pytest.mark.parametrize('words', [('--steps', '-1'), ('--steps', '0')])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from av_td3_ros.td3 import Actor, ActorWeights, NetworkSettings, WeightsError, pack
 from av_td3_ros.trust.gate import Gate, TrustSettings
-from av_td3_ros.trust.keys import KEY_FILE, create_key, new_key
+from av_td3_ros.trust.keys import KEY_FILE, KeyFileError, create_key, new_key
 from av_td3_ros.trust.signing import Signer, begin_session, statement
 from av_td3_ros.trust.trusted import Trust
 
@@ -194,5 +194,13 @@ def test_without_a_key_the_learner_says_that_it_does_not_sign(
     signer, words = begin_session(KEY_FILE)
     assert 'UNSIGNED' in words and 'av-td3 key create' in words
     assert not weights_of(signer, 1).signature
-    with pytest.raises(FileNotFoundError):  # a key that was asked for has to be there
-        begin_session(str(tmp_path / 'mine.key'))
+
+
+def test_a_key_that_was_asked_for_has_to_be_there(tmp_path: Path) -> None:
+    path = tmp_path / 'mine.key'
+    with pytest.raises(FileNotFoundError, match=f"^signing.key = '{path}' is missing: make it "
+                                                f'with `av-td3 key create --key {path}`'):
+        begin_session(str(path))
+    path.touch(0o600)
+    with pytest.raises(KeyFileError, match=r'^signing\.key: .* is no private key in PEM'):
+        begin_session(str(path))

@@ -20,6 +20,7 @@ from av_td3_ros.trust.keys import (
 from av_td3_ros.trust.session_key import SessionKey, session_key
 from av_td3_ros.trust.trusted import Trust, TrustError, TrustFile, read_trust
 
+KEY = new_key('desk').public
 
 def test_a_key_is_its_owners_alone_and_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / 'keys' / 'learner.key'
@@ -73,13 +74,33 @@ def test_old_and_new_count_until_the_old_one_is_revoked(tmp_path: Path) -> None:
     Trust().with_key(old).with_key(new).write(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     assert set(read_trust(file).valid) == {old.fingerprint, new.fingerprint}
-    read_trust(file).without(old.fingerprint[:8]).write(file)
+    read_trust(file).without(old.fingerprint[:16]).write(file)
     trust = read_trust(file)
     assert trust.key(old.fingerprint) is None and trust.key(new.fingerprint) == new
     with pytest.raises(TrustError, match='is revoked'):
         trust.with_key(old)
-    with pytest.raises(TrustError, match='names 0 of'):
-        trust.without('zz')
+    assert trust.without(old.fingerprint) == trust  # once more
+
+
+@pytest.mark.parametrize(('start', 'words'), [
+    ('', 'is no fingerprint'), ('zz', "'zz' is no fingerprint: give the 32 characters"),
+    (KEY.fingerprint[:15], 'at least the first 16'), (f'{KEY.fingerprint}0', 'is no fingerprint'),
+    ('0' * 31, 'names 0 of the keys that are known here: give all 32')])
+def test_what_names_no_key_revokes_none(start: str, words: str) -> None:
+    with pytest.raises(TrustError, match=words):
+        Trust().with_key(KEY).without(start)
+
+
+def test_a_key_is_revoked_before_it_is_trusted(tmp_path: Path) -> None:
+    file = tmp_path / 'trusted_keys'
+    Trust().without(KEY.fingerprint).write(file)
+    trust = read_trust(file)
+    assert list(trust.revoked) == [KEY.fingerprint] and trust.key(KEY.fingerprint) is None
+    with pytest.raises(TrustError, match='is revoked'):
+        trust.with_key(KEY)
+    assert trust.without(KEY.fingerprint[:16]) == trust
+    file.write_text(f'{file.read_text()}trusted {KEY.line}\n')  # by hand
+    assert not read_trust(file).valid
 
 
 def test_a_key_that_is_both_is_revoked(tmp_path: Path) -> None:
@@ -89,8 +110,11 @@ def test_a_key_that_is_both_is_revoked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('text', 'words'), [
-    ('trusted nonsense\n', 'line 1'), (f'friend {new_key().public.line}\n', 'line 1'),
-    ('#' * (1 << 17), 'no file of keys')], ids=('nonsense', 'unknown word', 'large'))
+    ('trusted nonsense\n', "line 1: 'trusted nonsense' is not understood: correct it to"),
+    ('\n\ngarbage\n', "line 3: 'garbage' is not understood: correct it to"),
+    (f'friend {new_key("a-long-name").public.line}\n',
+     r"line 1: 'friend ed25519 .{45}\.\.\.' is not understood"),
+    ('#' * (1 << 17), 'no file of keys')], ids=('nonsense', 'garbage', 'unknown word', 'large'))
 def test_a_file_that_cannot_be_relied_on_trusts_nobody(tmp_path: Path, text: str, words: str
                                                        ) -> None:
     file = tmp_path / 'trusted_keys'

@@ -94,3 +94,19 @@ def test_export_signs_where_there_is_a_key(checkpoint: Path, tmp_path: Path,
                  str(tmp_path / 'mine.key')]) == 0
     assert key.fingerprint in capsys.readouterr().out
     assert check(load_policy(tmp_path / 'b'), Trust().with_key(key)) == ''
+
+
+def test_export_with_a_key_that_is_revoked_here_warns(
+        checkpoint: Path, tmp_path: Path, ros: None, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    keys = tmp_path / '.config' / 'av_td3_ros'
+    key = create_key(keys / 'learner.key').public
+    for number, (trust, words) in enumerate((
+            (Trust().with_key(key), ''),
+            (Trust().without(key.fingerprint), f'warning: key {key.fingerprint} is revoked in'))):
+        trust.write(keys / 'trusted_keys')
+        assert _run(['export', '--policy', str(checkpoint), '--out',
+                     str(tmp_path / str(number))]) == 0
+        said = capsys.readouterr().err
+        assert words in said if words else not said
