@@ -85,7 +85,8 @@ def test_old_and_new_count_until_the_old_one_is_revoked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('start', 'words'), [
     ('', 'is no fingerprint'), ('zz', "'zz' is no fingerprint: give the 32 characters"),
     (KEY.fingerprint[:15], 'at least the first 16'), (f'{KEY.fingerprint}0', 'is no fingerprint'),
-    ('0' * 31, 'names 0 of the keys that are known here: give all 32')])
+    ('0' * 31, 'names 0 of the keys that are known here: give all 32')],
+    ids=['empty', 'no digits', 'too short', 'too long', 'unknown'])
 def test_what_names_no_key_revokes_none(start: str, words: str) -> None:
     with pytest.raises(TrustError, match=words):
         Trust().with_key(KEY).without(start)
