@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,12 +279,9 @@ def test_the_graph_is_seen_from_outside(peer: Peer, train: Callable[..., Trainin
 
     nodes = training.nodes()
     assert len(nodes) == 7  # six nodes, and what validates checkpoints
-    asked = time.monotonic()
     training.process.send_signal(signal.SIGINT)
     said = training.ended(TIMEOUT)
-    took = time.monotonic() - asked
     assert not [one for one in nodes.values() if one.is_running()]
-    assert took < 5.0, said
     assert training.process.wait() == 130
     assert f'what there is lies in {training.run}' in said and 'Traceback' not in said
     logs = {name: (training.run / 'logs' / f'{name}.log').read_text() for name in nodes}
