@@ -132,7 +132,7 @@ class Heard:
 
     def episode(self, summary: dict[str, Any]) -> None:
         """Take what the environment says of an episode that has ended."""
-        if summary['result'] == 'interrupted' or len(self.summaries) == self._wanted:
+        if summary['result'] == 'interrupted' or self.is_over:
             return
         self.heard_at = time.monotonic()
         self.summaries.append(summary)

@@ -26,6 +26,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from av_td3_ros.parent import end_with_parent
 from av_td3_ros.paths import config_directory
 from av_td3_ros.ros.security_plugins import require_plugins
 
@@ -47,7 +48,6 @@ LEAVING = 5  # s of wall time after which a node that is still leaving the graph
 FORGOTTEN = 4
 SWITCH = 2e-4  # s that one of a process's threads keeps another one waiting for Python at most
 LONGEST_REASON = 500  # characters of what an error says that are logged
-_PR_SET_PDEATHSIG = 1
 # Measured: page faults of the allocator cost a quarter of the update's time without these.
 ALLOCATOR = {
     'MALLOC_MMAP_THRESHOLD_': str(1 << 30),
@@ -149,8 +149,7 @@ def die_with_parent() -> None:
     parent = os.environ.get(PARENT)
     if parent is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):
+    if not end_with_parent(int(parent), signal.SIGTERM):
         sys.exit(f'the session {parent} that started this node is gone')
 
 
@@ -228,6 +227,9 @@ def run_together(makers: Sequence[Callable[[], Any]], args: list[str] | None = N
     die_with_parent()
     try:
         require_plugins(os.environ)
+    except RuntimeError as error:
+        sys.exit(f'[FATAL] {error}')
+    try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except (ValueError, OSError, RuntimeError) as error:
         logging.debug('start failed', exc_info=True)

@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from av_td3_ros.parent import end_with_parent
 from av_td3_ros.settings import from_mapping
 from av_td3_ros.td3.checkpoint import agent_from_bytes
 from av_td3_ros.td3.learner import Learner, LearnerSettings
@@ -31,8 +30,6 @@ from av_td3_ros.td3.shards import (
     store,
     unpack_steps,
 )
-
-_PR_SET_PDEATHSIG = 1
 
 
 def follow(ranks: Ranks) -> None:
@@ -81,8 +78,7 @@ def main(args: list[str] | None = None) -> int:
                         'it, as torchrun says')
     parser.add_argument('--parent', type=int, help='process without which this one ends')
     options = parser.parse_args(args)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if options.parent not in (None, os.getppid()):
+    if not end_with_parent(options.parent, signal.SIGKILL):
         print(f'[FATAL] rank 0, process {options.parent}, is gone', file=sys.stderr, flush=True)
         return 1
     # Whoever ends the session tells rank 0, which has a last checkpoint to write from all shards.

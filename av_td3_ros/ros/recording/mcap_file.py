@@ -344,13 +344,13 @@ def leave_out(found: Contents, damaged: Sequence[Piece]) -> Contents:
                 if piece not in damaged:
                     copy.write(piece.header() + _pread(file, piece.messages, piece.size))
                     copy.write(_index(file, piece))
-        finish(fresh)
+        whole = finish(fresh)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     path.rename(kept)
     fresh.rename(path)
-    return contents(path)
+    return dataclasses.replace(whole, path=path)
 
 
 def in_use(path: Path) -> bool:

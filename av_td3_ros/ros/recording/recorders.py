@@ -40,7 +40,7 @@ class Recorders:
         self._clients: dict[str, Any] = {}
         self._futures: dict[str, Any] = {}
         self._silence, self._deafness = Throttle(30.0), Throttle(30.0)
-        self._there: dict[str, float] = {}  # since when the recorder of a vehicle is
+        self._asked_since: dict[str, float] = {}  # of each vehicle whose recorder is there
         self._prefix = node.resolve_service_name(SERVICE) + '/'
         self._late = inputs.guarded(SERVICE, self._order)
         every(node, LOOK, self.look)
@@ -100,12 +100,7 @@ class Recorders:
     def _deaf_to(self) -> str:
         """Return which recorders are in the graph and never answer, and what to do; or nothing."""
         now = time.monotonic()
-        for vehicle, client in self._clients.items():
-            if self._is_enough() or not client.service_is_ready():
-                self._there.pop(vehicle, None)
-            else:
-                self._there.setdefault(vehicle, now)
-        deaf = [vehicle for vehicle, since in self._there.items()
+        deaf = [vehicle for vehicle, since in self._asked_since.items()
                 if now - max(since, self.missing.heard_at(vehicle)) > DEAF]
         return (f'the recorder of {", ".join(deaf)} is there and has answered nothing for '
                 f'{DEAF:g} s: is it alive? Where it is, start learner_node again, which goes on '
@@ -115,7 +110,9 @@ class Recorders:
         """Ask a recorder for what is missing of its vehicle, if its turn has come."""
         client = self._clients[vehicle]
         if not self._node.context.ok() or self._is_enough() or not client.service_is_ready():
+            self._asked_since.pop(vehicle, None)
             return
+        self._asked_since.setdefault(vehicle, time.monotonic())
         question = self.missing.ask(vehicle)
         if question is None:
             return
