@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -113,10 +114,17 @@ def graph_row(plain: bool, width: int, height: int, seconds: float, domain: int
     return row
 
 
+def environment(look: AppearanceSettings, threads: int | None = None
+                ) -> gymnasium.Env[Any, Any]:
+    """Return an environment of this look; `threads` are those of OpenCV in this process."""
+    if threads is not None:
+        cv2.setNumThreads(threads)
+    return gymnasium.make(NAME, settings=DriveSettings(world=WorldSettings(appearance=look)))
+
+
 def alone(steps: int, look: AppearanceSettings) -> float:
     """Return the steps a second of one environment, its resets included."""
-    settings = DriveSettings(world=WorldSettings(appearance=look))
-    env, pursuit = gymnasium.make(NAME, settings=settings).unwrapped, PursuitDriver()
+    env, pursuit = environment(look).unwrapped, PursuitDriver()
     seen, _ = env.reset(seed=0)
     took = 0.0
     for index in range(-50, steps):
@@ -130,14 +138,11 @@ def alone(steps: int, look: AppearanceSettings) -> float:
     return steps / took
 
 
-def _one_of_several() -> gymnasium.Env[Any, Any]:
-    cv2.setNumThreads(1)  # the other cores are the others'
-    return gymnasium.make(NAME)
-
-
-def together(count: int, steps: int) -> float:
+def together(count: int, steps: int, look: AppearanceSettings) -> float:
     """Return the steps a second of `count` environments, each in a process of its own."""
-    envs = gymnasium.vector.AsyncVectorEnv([_one_of_several] * count)
+    # One thread each: the other cores are the others'.
+    one_of_several = functools.partial(environment, look, threads=1)
+    envs = gymnasium.vector.AsyncVectorEnv([one_of_several] * count)
     drivers = [PursuitDriver() for _ in range(count)]
     seen, _ = envs.reset(seed=0)
     took = 0.0
@@ -154,7 +159,7 @@ def together(count: int, steps: int) -> float:
 def process_row(count: int, steps: int, look: AppearanceSettings) -> dict[str, Any]:
     """Return the row of so many Gymnasium environments at once."""
     before = Busy()
-    rate = alone(steps, look) if count == 1 else together(count, steps)
+    rate = alone(steps, look) if count == 1 else together(count, steps, look)
     return {'what': 'in process',
             'driver': f'{count} environment{"s" * (count > 1)}, {look.world}',
             'camera': '320x240', 'steps a second': round(rate, 1),
