@@ -198,7 +198,7 @@ def test_a_rank_that_is_killed_ends_the_learner_with_its_name(lead: Lead) -> Non
 
 
 def test_a_rank_that_is_silent_ends_the_learner(lead: Lead) -> None:
-    one = lead(rank_timeout=5.0)
+    one = lead(rank_timeout=12.0)  # also what the other rank has to come into being
     teach(one)
     one.begin_driving()
     learn(one, 1)
