@@ -16,8 +16,10 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.reward_plots import with_tables
+from av_td3_ros.driving.episode.episode import DrivingSettings
 from av_td3_ros.driving.episode.metrics import MERIT, EpisodeMetrics, summarise
 from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, VECTOR
+from av_td3_ros.paths import write_whole
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import Driver, evaluate
 from av_td3_ros.simulator.traffic import TrafficSettings
@@ -59,7 +61,8 @@ class Recipe:
     `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
     one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
     minutes after which it is evaluated, by world; at those of `masked` and at the last one the
-    best of the newest ones is evaluated behind `masks` as well.
+    best of the newest ones is evaluated behind `masks` as well. `driving` says what it is
+    rewarded for.
     """
 
     make: Callable[[DriveSettings, int, Path], Algorithm] | None
@@ -70,6 +73,7 @@ class Recipe:
     step: float = 0.05  # s between two actions
     masked: Sequence[float] = ()
     masks: Sequence[str] = (VECTOR, IMAGE)
+    driving: DrivingSettings = dataclasses.field(default_factory=DrivingSettings)
 
     def jobs(self, name: str, worlds: Sequence[str], seed: int, minutes: float | None
              ) -> list[Job]:
@@ -80,7 +84,7 @@ class Recipe:
 
 def drive_settings(recipe: Recipe, world: str, map_name: str) -> DriveSettings:
     """Return what the nodes would be told for a map in a world."""
-    return DriveSettings(world=WorldSettings(
+    return DriveSettings(driving=recipe.driving, world=WorldSettings(
         map=map_name, fixed_delta_seconds=recipe.step,
         appearance=AppearanceSettings(world=world),
         traffic=TrafficSettings(count=recipe.vehicles, within=NEAR)))
@@ -93,29 +97,43 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
     lines = folder / 'evaluations.jsonl'
     if recipe.make is None:
         assert recipe.driver is not None
-        _append(lines, {'minutes': 0, 'transitions': 0, 'updates': 0, 'score': [],
-                        NO_MASK: examine(job, recipe, recipe.driver, NO_MASK)})
+        _write(lines, [{'minutes': 0, 'transitions': 0, 'updates': 0, 'score': [],
+                        NO_MASK: examine(job, recipe, recipe.driver, NO_MASK)}])
         return
     algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP), job.seed, folder)
-    done = read_lines(lines) if algorithm.transitions else []
-    if not done:
-        lines.unlink(missing_ok=True)
+    done = snapshots_of(algorithm, lines)
     spent = done[-1]['minutes'] if done else 0.0
-    for until in (minute for minute in recipe.looks[job.world] if spent < minute <= job.minutes):
-        algorithm.advance(60.0 * (until - spent))
-        spent = until
-        snapshot = {'minutes': until, 'transitions': algorithm.transitions,
-                    'updates': algorithm.updates, **look(job, recipe, algorithm.driver())}
-        algorithm.save()
-        done.append(snapshot)
-        if recipe.hides == NO_MASK and until in (*recipe.masked, recipe.looks[job.world][-1]):
+    looks = recipe.looks[job.world]
+    for until in (minute for minute in looks if spent <= minute <= job.minutes):
+        if until > spent:
+            algorithm.advance(60.0 * (until - spent))
+            spent = until
+            done.append({'minutes': until, 'transitions': algorithm.transitions,
+                         'updates': algorithm.updates, **look(job, recipe, algorithm.driver())})
+            algorithm.save()
+            _write(lines, done)
+        snapshot = done[-1]
+        if recipe.hides == NO_MASK and until in (*recipe.masked, looks[-1]) \
+                and 'best' not in snapshot:
             best = best_of(done)
             snapshot['best'] = {'minutes': best['minutes'], **{
                 mask: examine(job, recipe, algorithm.driver(best['updates']), mask)
                 for mask in recipe.masks}}
-        _append(lines, snapshot)
+            _write(lines, done)
         print(f'{job.name}: {until} min, {snapshot["updates"]} updates, success '
               f'{snapshot[NO_MASK]["success"]["mean"]:.2f}', flush=True)
+
+
+def snapshots_of(algorithm: Algorithm, lines: Path) -> list[dict[str, Any]]:
+    """Return what was seen of a job until the checkpoint that it goes on from."""
+    if not algorithm.transitions:
+        lines.unlink(missing_ok=True)
+        return []
+    done = read_lines(lines)
+    if not done or done[-1]['updates'] != algorithm.updates:
+        raise RuntimeError(f'{lines.parent}: the checkpoint, of {algorithm.updates} updates, is '
+                           'not that of the last evaluation; remove the folder to train anew')
+    return done
 
 
 def look(job: Job, recipe: Recipe, driver: Driver) -> dict[str, Any]:
@@ -154,9 +172,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
 
 
-def _append(path: Path, snapshot: Mapping[str, Any]) -> None:
-    with path.open('a', encoding='utf-8') as file:
-        file.write(json.dumps(snapshot) + '\n')
+def _write(path: Path, snapshots: Sequence[Mapping[str, Any]]) -> None:
+    write_whole(path, ''.join(json.dumps(one) + '\n' for one in snapshots))
 
 
 def compare(name: str, about: str, world: str, recipes: Mapping[str, Recipe]) -> int:

@@ -185,7 +185,7 @@ def recipe_rows(found: Found) -> list[dict[str, Any]]:
                 one['best'][mask]['success']['mean'] for one in last), 3)
                for mask in (VECTOR, IMAGE) if all(mask in one.get('best', {}) for one in last)},
             **{name: round(statistics.mean(one[NO_MASK][name]['mean'] for one in last), 3)
-               for name in ('mean_return', 'mean_speed', 'cross_track_rms',
+               for name in ('mean_return', 'mean_speed', 'cross_track_rms', 'collisions_per_km',
                             'steering_reversals_per_km')}})
     return sorted(rows, key=lambda row: -row['mean_return'])
 

@@ -19,8 +19,8 @@ MINUTES = 4.0
 
 
 def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] | None = None,
-            demonstrated: int = 0, step: float = 0.05,
-            then: Callable[[Ours], None] = lambda ours: None) -> Recipe:
+            demonstrated: int = 0, then: Callable[[Ours], None] = lambda ours: None,
+            **recipe: Any) -> Recipe:
     """Return the default recipe with changes; `learner` holds {group: {key: value}}."""
     def make(drive: DriveSettings, seed: int, folder: Path) -> Algorithm:
         settings = LearnerSettings(seed=seed, run=str(folder), resume=checkpoint_of(folder))
@@ -30,7 +30,7 @@ def variant(learner: dict[str, Any] | None = None, exploration: dict[str, Any] |
         made = Ours(drive, settings, ExplorationSettings(**(exploration or {})), demonstrated)
         then(made)
         return made
-    return Recipe(make, {WORLD: (MINUTES,)}, step=step, masks=(VECTOR,))
+    return Recipe(**{'make': make, 'looks': {WORLD: (MINUTES,)}, 'masks': (VECTOR,)} | recipe)
 
 
 def _critics_see_what_the_actor_sees(ours: Ours) -> None:
