@@ -27,6 +27,7 @@ NAMES = {'ours': 'ours', 'camera': 'ours, trained by camera alone',
          'sb3_tuned': 'Stable-Baselines3 retuned', 'pursuit': 'pure pursuit',
          **{f'pursuit_traffic_{speed}': f'pure pursuit at {speed} m/s, among other vehicles'
             for speed in PURSUIT_SPEEDS}}
+BLINDFOLDED = {'camera': VECTOR}  # what is always hidden from a driver, in learning and after
 COLOURS = {'ours': BLUE, 'camera': SKY, 'traffic': PURPLE, 'sb3': GREY, 'sb3_tuned': ORANGE}
 MASKS = {NO_MASK: 'everything', VECTOR: 'vector zeroed', IMAGE: 'black images'}
 COLUMNS = ('success', 'route_completion', 'driving_score', 'mean_speed', 'cross_track_rms',
@@ -98,7 +99,8 @@ def table_of(found: Found) -> list[dict[str, Any]]:
                     continue
                 rows.append({
                     'algorithm': NAMES[algorithm], 'world': world, 'minutes': minutes,
-                    'sees': MASKS[mask], 'seeds': len(success), 'worst_success': min(success),
+                    'sees': MASKS[BLINDFOLDED.get(algorithm, mask)],
+                    'seeds': len(success), 'worst_success': min(success),
                     **{name: round(statistics.median(numbers), 3) for name in COLUMNS
                        if (numbers := values(seeds, minutes, name, mask))}})
     return rows

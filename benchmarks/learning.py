@@ -16,14 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
-from av_td3_ros.driving.perception.mask import VECTOR
 from av_td3_ros.simulator.drive import DriveSettings
 from av_td3_ros.simulator.evaluation import StateDriver
 from av_td3_ros.td3.exploration import ExplorationSettings
 from av_td3_ros.td3.learner import LearnerSettings
 from benchmarks import conclude
 from benchmarks._jobs import Recipe, argument_parser, trained, write_tables
-from benchmarks._learning_report import PURSUIT_SPEEDS, claims_of, draw, markdown, table_of
+from benchmarks._learning_report import (
+    BLINDFOLDED,
+    PURSUIT_SPEEDS,
+    claims_of,
+    draw,
+    markdown,
+    table_of,
+)
 from benchmarks._training import Algorithm, Ours, checkpoint_of, stable_baselines3
 from benchmarks.peer import BEST, START
 
@@ -49,7 +55,8 @@ RECIPES = {
                           'cluttered': (2, 5, 10, 15, 20)},
                    masked=(5,)),
     'camera': Recipe(functools.partial(ours, hidden=1.0),
-                     {'clean': (2, 5, 10), 'cluttered': (5, 10, 15, 20)}, hides=VECTOR),
+                     {'clean': (2, 5, 10), 'cluttered': (5, 10, 15, 20)},
+                     hides=BLINDFOLDED['camera']),
     'traffic': Recipe(ours, {'cluttered': (10, 15, 20)}, vehicles=VEHICLES, masked=(10,)),
     # As shipped, but for a replay that fits into memory and the paper's exploration noise.
     'sb3': Recipe(stable_baselines3({'noise': 0.1, 'buffer_size': 50_000}),

@@ -27,7 +27,8 @@ RECIPES = {
     'target speed 8, gamma 0.98': changed(8.0, {'td3': {'gamma': 0.98}}),
     'target speed 8, a failure costs 20, gamma 0.98': changed(
         8.0, {'td3': {'gamma': 0.98}}, failure_penalty=20.0),
-    'target speed 8, 4 s of distance, safety counts double': changed(8.0, safe_time=4.0, safety=2.0),
+    'target speed 8, 4 s of distance, safety counts double': changed(
+        8.0, safe_time=4.0, safety=2.0),
 }
 
 if __name__ == '__main__':
