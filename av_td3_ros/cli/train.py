@@ -124,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
         if learned is None:
             print(NOTHING)
         print(f'report: {report}')
-    except KeyboardInterrupt:
-        print(f'stopped; what there is lies in {folder}', file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f'stopped; what there is lies in {folder}\n{stopped}'.rstrip(), file=sys.stderr)
         return 130
     finally:
         if lease is not None:
@@ -250,7 +250,8 @@ def _learn(folder: Path, nodes: list[NodeSpec], config: Config, options: argpars
                     raise TimeoutError(f'nothing was learned for {waited.seconds:.0f} s: see '
                                        f'{folder / "logs"}')
                 time.sleep(0.1)
-    except (SessionError, TimeoutError) as error:  # by now the others have closed what they write
+    except (SessionError, TimeoutError, KeyboardInterrupt) as error:
+        # By now the nodes have closed what they write.
         to_drive = (newest.get('transitions_wanted', options.steps)
                     - newest.get('transitions', 0)) if options.steps else 0
         left = going_on.survivors(folder, sys.argv[2:], max(to_drive, min(options.steps, 1)),

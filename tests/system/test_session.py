@@ -288,6 +288,7 @@ def test_the_graph_is_seen_from_outside(peer: Peer, train: Callable[..., Trainin
     assert not [name for name, log in logs.items() if 'Traceback' in log], logs
     checkpoint = load_checkpoint(training.run / 'checkpoints')
     assert checkpoint.updates >= heard.updates
+    assert 'go on from it: av-td3 train ' in said and f'resume={training.run}' in said
     steps = list(read_transitions(training.run / 'bag'))
     assert [one.sequence for one in steps] == list(range(1, len(steps) + 1))
     assert len([one for one in steps if not one.is_last]) >= checkpoint.counters['transitions']
