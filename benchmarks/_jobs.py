@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from av_td3_ros.cli.reward_plots import with_tables
-from av_td3_ros.driving.episode.episode import DrivingSettings
 from av_td3_ros.driving.episode.metrics import MERIT, EpisodeMetrics, summarise
 from av_td3_ros.driving.perception.mask import IMAGE, NO_MASK, VECTOR
 from av_td3_ros.paths import write_whole
@@ -61,8 +60,7 @@ class Recipe:
     `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
     one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
     minutes after which it is evaluated, by world; at those of `masked` and at the last one the
-    best of the newest ones is evaluated behind `masks` as well. `driving` says what it is
-    rewarded for.
+    best of the newest ones is evaluated behind `masks` as well. `drive` says all but the world.
     """
 
     make: Callable[[DriveSettings, int, Path], Algorithm] | None
@@ -73,7 +71,7 @@ class Recipe:
     step: float = 0.05  # s between two actions
     masked: Sequence[float] = ()
     masks: Sequence[str] = (VECTOR, IMAGE)
-    driving: DrivingSettings = dataclasses.field(default_factory=DrivingSettings)
+    drive: DriveSettings = dataclasses.field(default_factory=DriveSettings)
 
     def jobs(self, name: str, worlds: Sequence[str], seed: int, minutes: float | None
              ) -> list[Job]:
@@ -84,7 +82,7 @@ class Recipe:
 
 def drive_settings(recipe: Recipe, world: str, map_name: str) -> DriveSettings:
     """Return what the nodes would be told for a map in a world."""
-    return DriveSettings(driving=recipe.driving, world=WorldSettings(
+    return dataclasses.replace(recipe.drive, world=WorldSettings(
         map=map_name, fixed_delta_seconds=recipe.step,
         appearance=AppearanceSettings(world=world),
         traffic=TrafficSettings(count=recipe.vehicles, within=NEAR)))

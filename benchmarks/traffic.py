@@ -1,11 +1,12 @@
 """What pays among other vehicles: the default recipe with other goals and a longer sight."""
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import Any
 
-from av_td3_ros.driving.episode.episode import DrivingSettings
 from av_td3_ros.driving.episode.reward import RewardSettings
+from av_td3_ros.simulator.drive import DriveSettings
 from benchmarks._jobs import Recipe, compare
 from benchmarks.recipe import WORLD, variant
 
@@ -13,22 +14,30 @@ VEHICLES = 10
 LOOKS = {WORLD: (10,)}
 
 
-def changed(target_speed: float = 10.0, learner: dict[str, Any] | None = None,
-            **reward: float) -> Recipe:
+def at(target_speed: float = 10.0, **reward: float) -> DriveSettings:
+    """Return the default drive with another speed to aim at and other weights of the reward."""
+    base = DriveSettings()
+    return dataclasses.replace(
+        base, driving=dataclasses.replace(base.driving, target_speed=target_speed,
+                                          reward=RewardSettings(**reward)),
+        command=dataclasses.replace(base.command, speed_limit=target_speed + 1.0))
+
+
+def changed(drive: DriveSettings, learner: dict[str, Any] | None = None) -> Recipe:
     """Return the default recipe among other vehicles with changes."""
-    driving = DrivingSettings(target_speed=target_speed, reward=RewardSettings(**reward))
-    return variant(learner, looks=LOOKS, vehicles=VEHICLES, driving=driving, masks=())
+    return variant(learner, looks=LOOKS, vehicles=VEHICLES, drive=drive, masks=())
 
 
+LONG = {'td3': {'gamma': 0.98}}
 RECIPES = {
-    'default': changed(),
-    'target speed 8': changed(8.0),
-    'target speed 8, a failure costs 20': changed(8.0, failure_penalty=20.0),
-    'target speed 8, gamma 0.98': changed(8.0, {'td3': {'gamma': 0.98}}),
-    'target speed 8, a failure costs 20, gamma 0.98': changed(
-        8.0, {'td3': {'gamma': 0.98}}, failure_penalty=20.0),
+    'default': changed(at()),
+    'target speed 8': changed(at(8.0)),
+    'target speed 7': changed(at(7.0)),
+    'target speed 8, speed counts five times as much': changed(at(8.0, efficiency=0.5)),
+    'target speed 8, a failure costs 20': changed(at(8.0, failure_penalty=20.0)),
+    'target speed 8, gamma 0.98': changed(at(8.0), LONG),
     'target speed 8, 4 s of distance, safety counts double': changed(
-        8.0, safe_time=4.0, safety=2.0),
+        at(8.0, safe_time=4.0, safety=2.0)),
 }
 
 if __name__ == '__main__':
