@@ -60,7 +60,8 @@ class Recipe:
     `make` builds the algorithm from the drive's settings, the seed and the job's folder; without
     one `driver` drives. `hides` is the mask that it always wears. `looks` are the processor
     minutes after which it is evaluated, by world; at those of `masked` and at the last one the
-    best of the newest ones is evaluated behind `masks` as well. `drive` says all but the world.
+    best of the newest ones is evaluated behind `masks` as well. `drive` says all but the world;
+    `practice` is the traffic that it learns among, where that is another than it is tried in.
     """
 
     make: Callable[[DriveSettings, int, Path], Algorithm] | None
@@ -72,6 +73,7 @@ class Recipe:
     masked: Sequence[float] = ()
     masks: Sequence[str] = (VECTOR, IMAGE)
     drive: DriveSettings = dataclasses.field(default_factory=DriveSettings)
+    practice: TrafficSettings | None = None
 
     def jobs(self, name: str, worlds: Sequence[str], seed: int, minutes: float | None
              ) -> list[Job]:
@@ -80,12 +82,13 @@ class Recipe:
                 for world, looks in self.looks.items() if world in worlds]
 
 
-def drive_settings(recipe: Recipe, world: str, map_name: str) -> DriveSettings:
-    """Return what the nodes would be told for a map in a world."""
+def drive_settings(recipe: Recipe, world: str, map_name: str,
+                   traffic: TrafficSettings | None = None) -> DriveSettings:
+    """Return what the nodes would be told for a map in a world, among the usual traffic or other."""
     return dataclasses.replace(recipe.drive, world=WorldSettings(
         map=map_name, fixed_delta_seconds=recipe.step,
         appearance=AppearanceSettings(world=world),
-        traffic=TrafficSettings(count=recipe.vehicles, within=NEAR)))
+        traffic=traffic or TrafficSettings(count=recipe.vehicles, within=NEAR)))
 
 
 def work(job: Job, recipe: Recipe, folder: Path) -> None:
@@ -98,7 +101,8 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
         _write(lines, [{'minutes': 0, 'transitions': 0, 'updates': 0, 'score': [],
                         NO_MASK: examine(job, recipe, recipe.driver, NO_MASK)}])
         return
-    algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP), job.seed, folder)
+    algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP, recipe.practice),
+                            job.seed, folder)
     done = snapshots_of(algorithm, lines)
     spent = done[-1]['minutes'] if done else 0.0
     looks = recipe.looks[job.world]

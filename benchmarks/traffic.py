@@ -7,6 +7,7 @@ from typing import Any
 
 from av_td3_ros.driving.episode.reward import RewardSettings
 from av_td3_ros.simulator.drive import DriveSettings
+from av_td3_ros.simulator.traffic import TrafficSettings
 from benchmarks._jobs import Recipe, compare
 from benchmarks.recipe import WORLD, variant
 
@@ -23,22 +24,25 @@ def at(target_speed: float = 10.0, **reward: float) -> DriveSettings:
         command=dataclasses.replace(base.command, speed_limit=target_speed + 1.0))
 
 
-def changed(drive: DriveSettings, learner: dict[str, Any] | None = None) -> Recipe:
+def changed(drive: DriveSettings, learner: dict[str, Any] | None = None, **recipe: Any) -> Recipe:
     """Return the default recipe among other vehicles with changes."""
-    return variant(learner, looks=LOOKS, vehicles=VEHICLES, drive=drive, masks=())
+    return variant(learner, looks=LOOKS, vehicles=VEHICLES, drive=drive, masks=(), **recipe)
 
 
 LONG = {'td3': {'gamma': 0.98}}
+CAUTIOUS = {'safe_time': 4.0, 'safety': 3.0}
+DENSE = TrafficSettings(count=20, within=150.0, desired_speed=6.0, speed_spread=0.5)
 RECIPES = {
     'default': changed(at()),
     'target speed 8': changed(at(8.0)),
-    'target speed 7': changed(at(7.0)),
     'target speed 8, speed counts five times as much': changed(at(8.0, efficiency=0.5)),
-    'target speed 8, a failure costs 20': changed(at(8.0, failure_penalty=20.0)),
     'target speed 8, gamma 0.98': changed(at(8.0), LONG),
-    'target speed 8, 4 s of distance, safety counts double': changed(
-        at(8.0, safe_time=4.0, safety=2.0)),
+    'target speed 8, cautious': changed(at(8.0, **CAUTIOUS)),
+    'target speed 8, dense and slow practice': changed(at(8.0), practice=DENSE),
+    'target speed 8, cautious, dense and slow practice': changed(
+        at(8.0, **CAUTIOUS), practice=DENSE),
 }
+"""Cautious: 4 s of distance and three times the weight of safety."""
 
 if __name__ == '__main__':
     sys.exit(compare('traffic', __doc__ or '', WORLD, RECIPES))
