@@ -84,7 +84,7 @@ class Recipe:
 
 def drive_settings(recipe: Recipe, world: str, map_name: str,
                    traffic: TrafficSettings | None = None) -> DriveSettings:
-    """Return what the nodes would be told for a map in a world, among the usual traffic or other."""
+    """Return what the nodes would be told for a map in a world, among the usual traffic or not."""
     return dataclasses.replace(recipe.drive, world=WorldSettings(
         map=map_name, fixed_delta_seconds=recipe.step,
         appearance=AppearanceSettings(world=world),
