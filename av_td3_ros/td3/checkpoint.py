@@ -28,7 +28,7 @@ from av_td3_ros.td3.limiter import UpdateLimiter
 from av_td3_ros.td3.networks import Actor, NetworkSettings, architecture_hash
 from av_td3_ros.td3.optimizer import MOMENTS
 from av_td3_ros.td3.replay import SEGMENT, ReplayBuffer, ReplayError
-from av_td3_ros.td3.weights import WeightsError, check_tensors
+from av_td3_ros.td3.weights import WeightsError, check_tensors, to_safetensors
 
 FORMAT = 2
 LATEST, BEST = 'latest', 'best'
@@ -128,7 +128,7 @@ class Checkpoints:
                       'score': None if score is None else float(score),
                       **{name: None if buffer is None else buffer.state_dict()
                          for name, buffer in replays.items()}}
-        files = {_AGENT: _write(work / _AGENT, safetensors.torch.save(tensors)),
+        files = {_AGENT: _write(work / _AGENT, to_safetensors(tensors)),
                  _STATE: _write(work / _STATE, _json(state))}
         full = {name: self._write_segments(name, buffer, state[name], work, files)
                 for name, buffer in replays.items() if buffer is not None}
@@ -423,7 +423,7 @@ def _agent_state(agent: TD3) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def agent_to_bytes(agent: TD3) -> bytes:
     """Return all of an agent, its randomness included: the same bytes for the same agent."""
     tensors, state = _agent_state(agent)
-    return safetensors.torch.save(tensors, {'state': json.dumps(state)})
+    return to_safetensors(tensors, {'state': json.dumps(state)})
 
 
 def agent_from_bytes(agent: TD3, data: bytes) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -53,9 +55,19 @@ def pack(actor: Actor, version: int, precision: str = 'float32') -> ActorWeights
     architecture = architecture_hash(actor.network)
     tensors = {name: _narrowed(tensor.detach().to('cpu', torch.float32), PRECISIONS[precision])
                for name, tensor in actor.state_dict().items()}
-    data = safetensors.torch.save(tensors, {'version': str(version),
-                                            'architecture': architecture})
+    data = to_safetensors(tensors, {'version': str(version), 'architecture': architecture})
     return ActorWeights(version, architecture, data, hashlib.sha256(data).hexdigest())
+
+
+def to_safetensors(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> bytes:
+    """
+    Return dense tensors of the processor's memory as safetensors.
+
+    By way of NumPy: what `safetensors.torch.save` makes of each tensor refers to itself, and stays
+    until the garbage collector comes, again and again in a process that sends and saves for hours.
+    """
+    return safetensors.numpy.save({name: tensor.numpy() for name, tensor in tensors.items()},
+                                  None if about is None else dict(about))
 
 
 def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:

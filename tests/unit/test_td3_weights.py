@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import gc
 import hashlib
 
 import numpy as np
@@ -46,6 +47,19 @@ def test_unpacked_weights_drive_as_the_packed_ones() -> None:
 def test_weights_of_a_double_precision_actor_are_sent_as_float32() -> None:
     tensors = unpack(pack(Actor(NETWORK).double(), 1), NETWORK)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_what_is_sent_for_hours_leaves_nothing_for_the_garbage_collector() -> None:
+    actor = Actor(NETWORK)
+    pack(actor, version=1)
+    gc.collect()
+    gc.disable()
+    try:
+        for version in range(50):
+            pack(actor, version)
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 def test_half_precision_takes_half_the_bytes_and_acts_the_same() -> None:
