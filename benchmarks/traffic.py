@@ -12,7 +12,7 @@ from benchmarks._jobs import Recipe, compare
 from benchmarks.recipe import WORLD, variant
 
 VEHICLES = 10
-LOOKS = {WORLD: (10,)}
+LOOKS = {WORLD: (10, 20)}
 
 
 def at(target_speed: float = 10.0, **reward: float) -> DriveSettings:
@@ -38,6 +38,7 @@ RECIPES = {
     'target speed 8, speed counts five times as much': changed(at(8.0, efficiency=0.5)),
     'target speed 8, gamma 0.98': changed(at(8.0), LONG),
     'target speed 8, cautious': changed(at(8.0, **CAUTIOUS)),
+    'target speed 7, cautious, lane counts double': changed(at(7.0, **CAUTIOUS, lane=1.0)),
     'target speed 8, dense and slow practice': changed(at(8.0), practice=DENSE),
     'target speed 8, cautious, dense and slow practice': changed(
         at(8.0, **CAUTIOUS), practice=DENSE),
