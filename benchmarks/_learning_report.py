@@ -90,7 +90,9 @@ def minutes_to(snapshots: Sequence[Snapshot], success: float) -> float:
 def table_of(found: Found) -> list[dict[str, Any]]:
     """Return a row for each algorithm, world, time and mask: medians and worst seeds."""
     rows = []
-    for (algorithm, world), seeds in sorted(groups(found).items()):
+    order = list(NAMES)
+    for (algorithm, world), seeds in sorted(
+            groups(found).items(), key=lambda one: (order.index(one[0][0]), one[0][1])):
         last = max(one['minutes'] for snapshots in seeds for one in snapshots)
         for minutes in sorted({5, 10, 20, last} if last else {0}):
             for mask in MASKS:
