@@ -143,6 +143,20 @@ def test_images_come_into_memory_that_is_there(told: dict[str, str]) -> None:
     assert int(ran.stdout) < 1000 if not told else int(ran.stdout) > 20_000
 
 
+def test_old_garbage_is_still_collected_beside_what_was_there_at_the_start() -> None:
+    script = (
+        'import gc, weakref; from av_td3_ros.ros.runtime import keep_memory; keep_memory()\n'
+        'class Loop:\n'
+        '    def __init__(self): self.itself = self\n'
+        'loops = [Loop() for _ in range(500)]; gone = [weakref.ref(one) for one in loops]\n'
+        'gc.collect(1); del loops\n'
+        'for _ in range(200_000): Loop()\n'
+        'print(sum(one() is not None for one in gone))')
+    ran = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True,
+                         check=True, timeout=TIMEOUT)
+    assert int(ran.stdout) == 0
+
+
 def test_a_domain_is_lent_to_one_at_a_time() -> None:
     first, second = DomainLease(), DomainLease()
     assert 1 <= first.domain != second.domain <= 101
