@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from av_td3_ros.driving.command.pursuit import PursuitDriver
+from av_td3_ros.driving.command.pursuit import PursuitDriver, PursuitSettings
 from av_td3_ros.driving.perception.mask import NO_MASK, VECTOR, hide
+from av_td3_ros.driving.perception.obstacles import Ahead
+from av_td3_ros.driving.perception.state import SPEED_SCALE
 from av_td3_ros.simulator.drive import Drive, DriveSettings
 from av_td3_ros.simulator.evaluation import Actions, Driver, Frames, States
 from av_td3_ros.simulator.learned_drivers import ActorDriver
@@ -124,8 +126,9 @@ class Ours:
 
 
 def demonstration(drive: Drive, seed: int) -> Iterator[StepRecord]:
-    """Yield the steps of episodes that pure pursuit drives, with smooth noise."""
-    random, pursuit = np.random.default_rng(seed), PursuitDriver()
+    """Yield the steps of episodes of pure pursuit that keeps its distance, with smooth noise."""
+    random = np.random.default_rng(seed)
+    pursuit = PursuitDriver(PursuitSettings(target_speed=drive.settings.driving.target_speed))
     noise: NDArray[np.float64] = np.zeros(2)
     for episode in itertools.count():
         step = drive.begin(DEMONSTRATIONS + episode)
@@ -137,8 +140,18 @@ def demonstration(drive: Drive, seed: int) -> Iterator[StepRecord]:
                 yield record
                 break
             noise = 0.9 * noise + 0.3 * math.sqrt(1 - 0.9 ** 2) * random.standard_normal(2)
-            step = drive.act(np.clip(pursuit.act(step.state) + noise, -1.0, 1.0))
+            steer, acceleration = np.clip(pursuit.act(step.state) + noise, -1.0, 1.0)
+            speed = float(step.state[0]) * SPEED_SCALE
+            step = drive.act((steer, min(acceleration, keep_distance(drive.ahead, speed))))
             yield dataclasses.replace(record, action=drive.applied, reward=step.reward)
+
+
+def keep_distance(ahead: Ahead, speed: float) -> float:
+    """Return the acceleration, -1 to 1, that keeps a time gap of 1 s and 3 m behind a vehicle."""
+    if ahead.gap is None:
+        return 1.0
+    wanted = 0.15 * (ahead.gap - 3.0 - 1.0 * speed) - 0.25 * max(ahead.closing_speed or 0.0, 0.0)
+    return min(max(wanted, -1.0), 1.0)
 
 
 class StableBaselines3:

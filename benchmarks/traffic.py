@@ -24,14 +24,16 @@ def at(target_speed: float = 10.0, **reward: float) -> DriveSettings:
         command=dataclasses.replace(base.command, speed_limit=target_speed + 1.0))
 
 
-def changed(drive: DriveSettings, learner: dict[str, Any] | None = None, **recipe: Any) -> Recipe:
+def changed(drive: DriveSettings, learner: dict[str, Any] | None = None, demonstrated: int = 0,
+            **recipe: Any) -> Recipe:
     """Return the default recipe among other vehicles with changes."""
-    return variant(learner, looks=LOOKS, vehicles=VEHICLES, drive=drive, masks=(), **recipe)
+    return variant(learner, None, demonstrated, looks=LOOKS, vehicles=VEHICLES, drive=drive,
+                   masks=(), **recipe)
 
 
 LONG = {'td3': {'gamma': 0.98}}
 CAUTIOUS = {'safe_time': 4.0, 'safety': 3.0}
-DENSE = TrafficSettings(count=20, within=150.0, desired_speed=6.0, speed_spread=0.5)
+DENSE = TrafficSettings(count=14, within=200.0, desired_speed=6.0, speed_spread=0.5)
 RECIPES = {
     'default': changed(at()),
     'target speed 8': changed(at(8.0)),
@@ -42,6 +44,8 @@ RECIPES = {
     'target speed 8, dense and slow practice': changed(at(8.0), practice=DENSE),
     'target speed 8, cautious, dense and slow practice': changed(
         at(8.0, **CAUTIOUS), practice=DENSE),
+    'target speed 8, cautious, dense and slow practice, shown by pursuit that brakes': changed(
+        at(8.0, **CAUTIOUS), {'human': {'share': 0.25}}, demonstrated=8000, practice=DENSE),
 }
 """Cautious: 4 s of distance and three times the weight of safety."""
 

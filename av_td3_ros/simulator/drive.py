@@ -17,7 +17,12 @@ from av_td3_ros.driving.episode.planner import (
     EpisodePlanSettings,
     check_room_to_stop,
 )
-from av_td3_ros.driving.perception.obstacles import Box, ObstacleMeter, ObstacleSettings
+from av_td3_ros.driving.perception.obstacles import (
+    NOTHING_AHEAD,
+    Box,
+    ObstacleMeter,
+    ObstacleSettings,
+)
 from av_td3_ros.driving.perception.state import SPEED_SCALE
 from av_td3_ros.driving.perception.vehicle_state import Events, VehicleState
 from av_td3_ros.driving.route.geometry import Pose
@@ -53,8 +58,8 @@ class Drive:
     Drive episode after episode without messages, as the nodes do in lockstep.
 
     `step` holds the latest step of the episode, `snapshot` the world at that time, `applied` the
-    latest action that reached the vehicle, float32[2]. What a message would round is rounded
-    alike. Raises ValueError for a map that cannot be driven.
+    latest action that reached the vehicle, float32[2], `ahead` what is in its way. What a message
+    would round is rounded alike. Raises ValueError for a map that cannot be driven.
     """
 
     def __init__(self, settings: DriveSettings | None = None, seed: int = 0) -> None:
@@ -68,6 +73,7 @@ class Drive:
         self.step: Step | None = None
         self.snapshot: Snapshot | None = None
         self.applied: npt.NDArray[np.float32] = np.zeros(2, np.float32)
+        self.ahead = NOTHING_AHEAD
 
     @property
     def frames(self) -> Frame:
@@ -84,7 +90,7 @@ class Drive:
         snapshot = self.snapshot = self.world.tick(STANDING)
         self._episode = Episode(self.settings.driving, route.points[:, :2])
         self._obstacles = ObstacleMeter(self.settings.obstacles, route.points[:, :2])
-        self._obstacles.measure(_measured(snapshot.ego), self._boxes(snapshot))
+        self.ahead = self._obstacles.measure(_measured(snapshot.ego), self._boxes(snapshot))
         self._stack.restart(self._frame(snapshot), snapshot.stamp_ns)
         self.applied = np.zeros(2, np.float32)
         self.step = self._episode.first(_measured(snapshot.ego))
@@ -111,9 +117,9 @@ class Drive:
         self._stack.push(self._frame(snapshot), snapshot.stamp_ns)
         hit = snapshot.collision
         ego = _measured(snapshot.ego)
-        ahead = self._obstacles.measure(ego, self._boxes(snapshot))
+        self.ahead = self._obstacles.measure(ego, self._boxes(snapshot))
         self.step = self._episode.step(ego, Events(
-            hit.magnitude if hit is not None else None, len(snapshot.lane_invasion), *ahead,
+            hit.magnitude if hit is not None else None, len(snapshot.lane_invasion), *self.ahead,
             hit_vehicle=hit is not None and hit.other_id != STATIC_ID))
         return self.step
 
