@@ -128,7 +128,7 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
 
 def snapshots_of(algorithm: Algorithm, lines: Path) -> list[dict[str, Any]]:
     """Return what was seen of a job until the checkpoint that it goes on from."""
-    if not algorithm.transitions:
+    if not algorithm.updates:  # there may be demonstrations
         lines.unlink(missing_ok=True)
         return []
     done = read_lines(lines)
