@@ -80,10 +80,16 @@ def values(seeds: Sequence[Sequence[Snapshot]], minutes: float, metric: str,
     return numbers
 
 
-def minutes_to(snapshots: Sequence[Snapshot], success: float) -> float:
-    """Return when the present policy first reached a success, CENSORED when it did not."""
+def minutes_to(snapshots: Sequence[Snapshot], success: float) -> float | None:
+    """
+    Return when the present policy first reached a success, CENSORED when it did not.
+
+    None: it has not yet, and is not at its end.
+    """
     reached = [one['minutes'] for one in snapshots
                if one[NO_MASK]['success']['mean'] >= success]
+    if not reached and snapshots[-1]['minutes'] < CENSORED:
+        return None
     return float(min([*reached, CENSORED]))
 
 
@@ -153,7 +159,8 @@ def claims_of(found: Found) -> list[dict[str, Any]]:
                                       zip(at(traffic, 20, 'collisions_per_km'), bar, strict=True)],
               1.0, 'of its collisions', at_least=False)
     for peer, goal in (('sb3', 0.1), ('sb3_tuned', 1 / 3)):
-        ours, theirs = ([minutes_to(one, EASY) for one in jobs.get((algorithm, 'clean'), [])]
+        ours, theirs = ([minutes for one in jobs.get((algorithm, 'clean'), [])
+                         if (minutes := minutes_to(one, EASY)) is not None]
                         for algorithm in ('ours', peer))
         if ours and theirs:
             claim(f'clean: time to {EASY:.0%} success over that of {NAMES[peer]} '

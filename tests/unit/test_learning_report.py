@@ -47,7 +47,8 @@ def test_the_best_of_the_last_three_drives(minutes: float, best: float, newest: 
 
 def test_the_time_to_a_success_is_the_first_one_or_censored() -> None:
     assert minutes_to(RISING, 0.8) == 3
-    assert minutes_to(RISING[:2], 0.8) == CENSORED
+    assert minutes_to(RISING[:2], 0.8) is None  # it goes on
+    assert minutes_to([*RISING[:2], RISING[1] | {'minutes': CENSORED}], 0.8) == CENSORED
 
 
 def test_a_claim_is_the_median_and_tells_the_worst_seed() -> None:
