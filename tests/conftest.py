@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -75,16 +76,24 @@ def make(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     from harness import make_node
 
     made: list[Running] = []
+    is_left_half_made = False
 
     def make(name: str, parameters: Mapping[str, Any] | None = None, profile: str = 'embedded'
              ) -> Running:
-        made.append(make_node(name, domain, tmp_path, parameters or {}, profile))
+        nonlocal is_left_half_made
+        try:
+            made.append(make_node(name, domain, tmp_path, parameters or {}, profile))
+        except BaseException:
+            is_left_half_made = True
+            raise
         return made[-1]
 
     yield make
     for one in made:
         if one.is_running:
             one.stop()
+    if is_left_half_made:  # or it stays in this domain's graph, for whoever has the domain next
+        gc.collect()
 
 
 @pytest.fixture
