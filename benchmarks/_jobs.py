@@ -104,24 +104,18 @@ def work(job: Job, recipe: Recipe, folder: Path) -> None:
     algorithm = recipe.make(drive_settings(recipe, job.world, TRAINING_MAP, recipe.practice),
                             job.seed, folder)
     done = snapshots_of(algorithm, lines)
+    if done:  # stopped while it was looked behind the masks, it may lack that
+        look_behind_masks(job, recipe, algorithm, done, lines)
     spent = done[-1]['minutes'] if done else 0.0
-    looks = recipe.looks[job.world]
-    for until in (minute for minute in looks if spent <= minute <= job.minutes):
-        if until > spent:
-            algorithm.advance(60.0 * (until - spent))
-            spent = until
-            done.append({'minutes': until, 'transitions': algorithm.transitions,
-                         'updates': algorithm.updates, **look(job, recipe, algorithm.driver())})
-            algorithm.save()
-            _write(lines, done)
-        snapshot = done[-1]
-        if recipe.hides == NO_MASK and until in (*recipe.masked, looks[-1]) \
-                and 'best' not in snapshot:
-            best = best_of(done)
-            snapshot['best'] = {'minutes': best['minutes'], **{
-                mask: examine(job, recipe, algorithm.driver(best['updates']), mask)
-                for mask in recipe.masks}}
-            _write(lines, done)
+    for until in (minute for minute in recipe.looks[job.world] if spent < minute <= job.minutes):
+        algorithm.advance(60.0 * (until - spent))
+        spent = until
+        snapshot = {'minutes': until, 'transitions': algorithm.transitions,
+                    'updates': algorithm.updates, **look(job, recipe, algorithm.driver())}
+        algorithm.save()
+        done.append(snapshot)
+        _write(lines, done)
+        look_behind_masks(job, recipe, algorithm, done, lines)
         print(f'{job.name}: {until} min, {snapshot["updates"]} updates, success '
               f'{snapshot[NO_MASK]["success"]["mean"]:.2f}', flush=True)
 
@@ -136,6 +130,20 @@ def snapshots_of(algorithm: Algorithm, lines: Path) -> list[dict[str, Any]]:
         raise RuntimeError(f'{lines.parent}: the checkpoint, of {algorithm.updates} updates, is '
                            'not that of the last evaluation; remove the folder to train anew')
     return done
+
+
+def look_behind_masks(job: Job, recipe: Recipe, algorithm: Algorithm,
+                      done: Sequence[dict[str, Any]], lines: Path) -> None:
+    """Add to the newest snapshot what the best policy reaches behind the masks, if asked for."""
+    snapshot = done[-1]
+    looks = (*recipe.masked, recipe.looks[job.world][-1])
+    if recipe.hides != NO_MASK or snapshot['minutes'] not in looks or 'best' in snapshot:
+        return
+    best = best_of(done)
+    snapshot['best'] = {'minutes': best['minutes'], **{
+        mask: examine(job, recipe, algorithm.driver(best['updates']), mask)
+        for mask in recipe.masks}}
+    _write(lines, done)
 
 
 def look(job: Job, recipe: Recipe, driver: Driver) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def keep_distance(ahead: Ahead, speed: float) -> float:
     """Return the acceleration, -1 to 1, that keeps a time gap of 1 s and 3 m behind a vehicle."""
     if ahead.gap is None:
         return 1.0
-    wanted = 0.15 * (ahead.gap - 3.0 - 1.0 * speed) - 0.25 * max(ahead.closing_speed or 0.0, 0.0)
+    wanted = 0.15 * (ahead.gap - 3.0 - speed) - 0.25 * max(ahead.closing_speed or 0.0, 0.0)
     return min(max(wanted, -1.0), 1.0)
 
 

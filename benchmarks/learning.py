@@ -32,8 +32,8 @@ from benchmarks._learning_report import (
 )
 from benchmarks._training import Algorithm, Ours, checkpoint_of, stable_baselines3
 from benchmarks.peer import BEST, START
+from benchmarks.traffic import VEHICLES
 
-VEHICLES = 10
 WORLDS = ('clean', 'cluttered')
 
 
